@@ -1,0 +1,9 @@
+//! leaktrace: what a running program has allocated and not freed, by call site.
+//!
+//! Data flows one way: [`probe`] → wire record ([`leaktrace_common`]) → [`event`] → [`ledger`] → finding
+//! ([`report::model`]) → [`report`] or [`metrics`]. Each stage is a directory. `decode`, `event`, `ledger` and
+//! `report` are pure: no I/O, no clock, no threads. Only `probe` and `transport` name aya.
+
+pub mod event;
+pub mod ledger;
+pub mod report;
