@@ -3,7 +3,7 @@
 //! Comes in: what the agent decided. Goes out: what the gate of every probe reads. Never: anything whose
 //! size depends on the process.
 
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
 
 /// Follow this process when it runs a new program, whatever its new comm.
 pub const FOLLOW_EXEC: u32 = 1;
@@ -20,8 +20,8 @@ pub struct Traced {
     /// lower ones changes of the library list. Part of a stack's id, so that an address that a later library
     /// takes over is another frame.
     pub generation: u32,
-    /// 1 while the mappings may have changed and the agent has not looked yet.
-    pub waiting: u32,
+    /// Zero; `generation` is counted up as the lower half of a 64-bit pair.
+    pub reserved: u32,
     /// Start time, nanoseconds since boot, rounded down to 10 ms as `/proc/PID/stat` gives it.
     pub start_ns: u64,
     /// What was lost for this process.
@@ -59,8 +59,6 @@ pub const fn start_time(start_boottime_ns: u64) -> u64 {
 pub struct KernelOffsets {
     /// `task_struct.tgid`
     pub task_tgid: u32,
-    /// `task_struct.pid`
-    pub task_pid: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
     /// `task_struct.start_boottime`
@@ -69,14 +67,11 @@ pub struct KernelOffsets {
     pub task_signal: u32,
     /// `signal_struct.live`
     pub signal_live: u32,
-    /// `task_struct.comm`
-    pub task_comm: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
 const _: () = {
     assert!(size_of::<Traced>() == 56);
+    assert!(offset_of!(Traced, generation) == 8 && offset_of!(Traced, start_ns) == 16);
     assert!(size_of::<Lost>() == 32);
-    assert!(size_of::<KernelOffsets>() == 32);
+    assert!(size_of::<KernelOffsets>() == 20);
 };

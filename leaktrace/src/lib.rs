@@ -6,4 +6,5 @@
 
 pub mod event;
 pub mod ledger;
+pub mod probe;
 pub mod report;
