@@ -8,3 +8,4 @@ pub mod event;
 pub mod ledger;
 pub mod probe;
 pub mod report;
+pub mod transport;

@@ -74,13 +74,11 @@ pub struct LoadOptions {
 }
 
 /// The loaded kernel side. Dropping it detaches all of it.
-#[derive(Debug)]
 pub struct KernelSide {
     ebpf: Ebpf,
 }
 
 /// Maps that the agent writes while it runs.
-#[derive(Debug)]
 pub struct GateMaps {
     /// Traced processes by pid.
     pub traced: HashMap<MapData, u32, Traced>,

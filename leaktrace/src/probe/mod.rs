@@ -7,4 +7,6 @@ pub mod btf;
 pub mod guardian;
 pub mod load;
 pub mod perf;
+pub mod plan;
+pub mod registrar;
 pub mod tracefs;
