@@ -7,4 +7,5 @@
 pub mod event;
 pub mod ledger;
 pub mod report;
+pub mod symbolize;
 pub mod target;

@@ -12,6 +12,7 @@ mod process;
 mod root;
 
 pub use elf::{Elf, ElfType};
+pub(crate) use files::descriptor_path;
 pub use files::{FileId, ModuleFile, Unkept, raise_descriptor_limit};
 pub use modules::{Location, Mapping, Mappings, ModuleRegistry, RegistryStats};
 pub use process::{Exe, Listed, Process, ProcessError, list};
