@@ -10,3 +10,5 @@ pub mod ledger;
 pub mod probe;
 pub mod report;
 pub mod transport;
+pub mod symbolize;
+pub mod target;
