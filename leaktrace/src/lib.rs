@@ -5,6 +5,7 @@
 //! `report` are pure: no I/O, no clock, no threads. Only `probe` and `transport` name aya.
 
 pub mod decode;
+pub mod allocator;
 pub mod event;
 pub mod ledger;
 pub mod probe;
