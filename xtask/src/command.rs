@@ -40,7 +40,12 @@ pub fn output(command: &mut Command) -> Result<String> {
     let name = name(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("{name} can't be started"))?;
     if !output.status.success() {
-        bail!("{name} failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{name} failed ({}): {}",
+            output.status,
+            stderr.trim().lines().next_back().unwrap_or("it said nothing")
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -17,7 +17,7 @@ use crate::{bootstrap, workspace};
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Seconds to trace.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
 }
 
@@ -36,7 +36,8 @@ pub fn run(options: &Options) -> Result<()> {
     step("tracing both");
     let mut trace = Command::new(leaktrace);
     trace.args(["run", "--pid", &format!("{},{}", orders.pid(), redis.pid())]);
-    command::run(trace.args(["--duration", &format!("{}s", options.seconds), "--top", "5"]))
+    trace.args(["--duration", &format!("{}s", options.seconds), "--interval", "1h"]);
+    command::run(trace.args(["--min-age", "1s", "--top", "5"]))
 }
 
 fn start_orders(directory: &Path) -> Result<Running> {

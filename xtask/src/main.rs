@@ -8,6 +8,7 @@ mod bench;
 mod bootstrap;
 mod command;
 mod demo;
+mod dist;
 mod lint;
 mod test;
 mod workspace;
@@ -36,6 +37,8 @@ enum Task {
     Demo(demo::Options),
     /// Measure what tracing costs (needs root).
     Bench(bench::Options),
+    /// Write man pages and shell completions into target/dist.
+    Dist,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Dist => dist::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

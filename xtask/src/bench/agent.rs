@@ -32,7 +32,8 @@ impl Agent {
     /// Starts it and waits until its probes are armed.
     pub fn attach(leaktrace: &Path, pid: u32, report: &Path) -> Result<Self> {
         let mut command = Command::new(leaktrace);
-        command.args(["run", "--pid", &pid.to_string(), "--format", "json", "--output"]).arg(report);
+        command.args(["run", "--pid", &pid.to_string(), "--min-age", "0s", "--interval", "1h"]);
+        command.args(["--format", "json", "--output"]).arg(report);
         let mut running = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()))?;
         let stderr = running.child().stderr.take().context("stderr is piped")?;
         let agent = Self { running, messages: lines(stderr), report: report.to_owned() };

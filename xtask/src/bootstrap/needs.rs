@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Need, Remedy, Scope, toolchain};
+use super::{Need, Remedy, Scope, apt, toolchain};
 use crate::{command, workspace};
 
 /// Everything that `scope` needs; checks assume that earlier needs are met.
@@ -28,7 +28,11 @@ fn build() -> Vec<Need> {
         Need {
             what: "Rust compiler for the BPF target",
             check: Box::new(toolchain::compiler),
-            remedy: Remedy::Packages(&["rustc-web", "libstd-rust-web-dev-bpf"]),
+            remedy: Remedy::Own {
+                install: || apt::install(&["rustc-web", "libstd-rust-web-dev-bpf"]),
+                by_hand: "Debian: rustc-web libstd-rust-web-dev-bpf; elsewhere: rustup toolchain install nightly \
+                          --component rust-src",
+            },
         },
         Need {
             what: "BPF linker (bpf-linker 0.13)",

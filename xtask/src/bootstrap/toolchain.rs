@@ -1,4 +1,5 @@
-//! The compiler and the linker for leaktrace's kernel side, found where `leaktrace/build.rs` finds them.
+//! The compiler and the linker for leaktrace's kernel side, found where and in the order
+//! in which `leaktrace/build.rs` looks for them.
 //!
 //! Comes in: the machine. Goes out: what was found and that it works, or why it won't do. Never: judges by a
 //! version alone where it can compile.
@@ -6,12 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{command, workspace};
 
-/// Debian's Rust compiler.
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 /// The kernel's side is compiled for this target.
 const TARGET: &str = "bpfel-unknown-none";
 /// LLVM of the bpf-linker that [`install_linker`] builds; it reads the output of no newer one.
@@ -24,10 +23,8 @@ pub fn compiler() -> Result<String> {
     if let Some(object) = ready_object()? {
         return Ok(object);
     }
-    match debian_compiler() {
-        Ok(found) => Ok(found),
-        Err(debian) => nightly_compiler().map_err(|nightly| debian.context(nightly)),
-    }
+    prebuilt_compiler()
+        .or_else(|prebuilt| nightly_compiler().map_err(|nightly| anyhow!("{prebuilt:#}; and {nightly:#}")))
 }
 
 /// Finds a linker and shows that it reads what the compiler writes.
@@ -35,9 +32,9 @@ pub fn linker() -> Result<String> {
     if let Some(object) = ready_object()? {
         return Ok(object);
     }
-    let linker = find_linker().context("no bpf-linker in .cache/bin, on PATH or in cargo's bin directory")?;
+    let linker = find_linker().context("none on PATH, in cargo's bin directory or in .cache/bin")?;
     let version = command::output(Command::new(&linker).arg("--version"))?;
-    if debian_compiler().is_ok() {
+    if prebuilt_compiler().is_ok() {
         link(&linker).with_context(|| format!("{} ({version}) can't link", linker.display()))?;
     }
     Ok(format!("{} ({version})", linker.display()))
@@ -45,7 +42,10 @@ pub fn linker() -> Result<String> {
 
 /// Builds bpf-linker with Debian's LLVM into this checkout's cache.
 pub fn install_linker() -> Result<()> {
-    debian_compiler().context("bpf-linker is built here only for Debian's compiler")?;
+    prebuilt_compiler().context("bpf-linker is built here only for a compiler of LLVM 22")?;
+    if let Some(linker) = find_linker().filter(|linker| !linker.starts_with(workspace::cache())) {
+        bail!("{} would be used before a new one: update it, or take it off PATH", linker.display());
+    }
     super::apt::install(&[&format!("llvm-{LLVM}-dev"), "libzstd-dev", "zlib1g-dev", "libxml2-dev", "g++"])?;
     command::step("building bpf-linker (about a minute)");
     let prefix = format!("/usr/lib/llvm-{LLVM}");
@@ -66,18 +66,25 @@ fn ready_object() -> Result<Option<String>> {
     Ok(Some(format!("not needed, LEAKTRACE_BPF_OBJ is {}", object.display())))
 }
 
-fn debian_compiler() -> Result<String> {
-    let sysroot = command::output(Command::new(DEBIAN_RUSTC).args(["--print", "sysroot"]))?;
+/// Debian's Rust compiler, or the one that is named instead.
+fn prebuilt_rustc() -> PathBuf {
+    std::env::var_os("LEAKTRACE_BPF_RUSTC").map_or_else(|| "/usr/bin/rustc".into(), PathBuf::from)
+}
+
+/// A compiler that has `core` for [`TARGET`] ready, and writes what our linker reads.
+fn prebuilt_compiler() -> Result<String> {
+    let rustc = prebuilt_rustc();
+    let sysroot = command::output(Command::new(&rustc).args(["--print", "sysroot"]))?;
     let core = Path::new(&sysroot).join("lib/rustlib").join(TARGET);
     if !core.is_dir() {
-        bail!("{DEBIAN_RUSTC} has no core for {TARGET} ({} is missing)", core.display());
+        bail!("{} has no core for {TARGET} ({} is missing)", rustc.display(), core.display());
     }
-    let version = command::output(Command::new(DEBIAN_RUSTC).arg("-vV"))?;
-    let llvm = llvm_major(&version).with_context(|| format!("{DEBIAN_RUSTC} -vV names no LLVM"))?;
+    let version = command::output(Command::new(&rustc).arg("-vV"))?;
+    let llvm = llvm_major(&version).with_context(|| format!("{} -vV names no LLVM", rustc.display()))?;
     if llvm > LLVM {
-        bail!("{DEBIAN_RUSTC} writes for LLVM {llvm}, bpf-linker reads {LLVM}");
+        bail!("{} writes for LLVM {llvm}, bpf-linker reads up to {LLVM}", rustc.display());
     }
-    Ok(format!("{DEBIAN_RUSTC} ({}, LLVM {llvm})", version.lines().next().unwrap_or_default()))
+    Ok(format!("{} ({}, LLVM {llvm})", rustc.display(), version.lines().next().unwrap_or_default()))
 }
 
 /// `LLVM version: 22.1.8` in `rustc -vV`.
@@ -90,7 +97,7 @@ fn nightly_compiler() -> Result<String> {
     let rustc = |arguments: &[&str]| {
         command::output(Command::new("rustup").args(["run", "nightly", "rustc"]).args(arguments))
     };
-    let sysroot = rustc(&["--print", "sysroot"]).context("no nightly toolchain either")?;
+    let sysroot = rustc(&["--print", "sysroot"]).context("no nightly toolchain")?;
     if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
         bail!("the nightly toolchain lacks its sources: rustup component add rust-src --toolchain nightly");
     }
@@ -99,12 +106,12 @@ fn nightly_compiler() -> Result<String> {
 
 /// As `leaktrace/build.rs` looks for it.
 fn find_linker() -> Option<PathBuf> {
-    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(workspace::cached_programs())
-        .chain(std::env::split_paths(&path))
-        .chain(cargo_home.map(|home| home.join("bin")))
+    let under = |name, directory| Some(PathBuf::from(std::env::var_os(name)?).join(directory));
+    std::env::split_paths(&path)
+        .chain(under("CARGO_HOME", "bin"))
+        .chain(under("HOME", ".cargo/bin"))
+        .chain([workspace::cached_programs()])
         .map(|directory| directory.join("bpf-linker"))
         .find(|linker| linker.is_file())
 }
@@ -115,7 +122,7 @@ fn link(linker: &Path) -> Result<()> {
     let source = directory.path().join("probe.rs");
     let bitcode = directory.path().join("probe.bc");
     std::fs::write(&source, PROGRAM)?;
-    let mut compile = Command::new(DEBIAN_RUSTC);
+    let mut compile = Command::new(prebuilt_rustc());
     compile.env("RUSTC_BOOTSTRAP", "1").args(["--edition=2024", "--crate-type=lib", "--emit=llvm-bc"]);
     command::output(compile.args(["--target", TARGET]).arg("-o").arg(&bitcode).arg(&source))?;
     let mut link = Command::new(linker);
