@@ -44,7 +44,7 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!(
             "{name} failed ({}): {}",
             output.status,
-            stderr.trim().lines().next_back().unwrap_or("it said nothing")
+            stderr.trim().lines().next().unwrap_or("it said nothing")
         );
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -37,17 +37,20 @@ pub fn broken(path: &Path, source: &str) -> Vec<String> {
     if !source.starts_with("//!") {
         broken.push(format!("{}:1: does not open with a `//!` text", path.display()));
     }
+    for name in path.with_extension("").iter().filter_map(|name| name.to_str()) {
+        if EMPTY_NAMES.contains(&name) {
+            broken.push(format!("{}:1: the name `{name}` does not say what it holds", path.display()));
+        }
+    }
+    if is_test(path) {
+        return broken;
+    }
     let lines = source.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
     if lines > LONGEST {
         broken.push(format!(
             "{}:{lines}: {lines} lines before its tests, {LONGEST} are enough",
             path.display()
         ));
-    }
-    for name in path.with_extension("").iter().filter_map(|name| name.to_str()) {
-        if EMPTY_NAMES.contains(&name) {
-            broken.push(format!("{}:1: the name `{name}` does not say what it holds", path.display()));
-        }
     }
     broken.extend(broken_layers(path, source));
     broken
@@ -76,6 +79,11 @@ fn broken_layers(path: &Path, source: &str) -> Vec<String> {
         }
     }
     broken
+}
+
+/// Whether a file holds the tests of the module beside it.
+fn is_test(path: &Path) -> bool {
+    path.with_extension("").iter().skip(1).any(|name| name == "tests")
 }
 
 /// The stage that a file of the library belongs to: `ledger` for `leaktrace/src/ledger/table.rs`.
@@ -117,6 +125,15 @@ mod tests {
         assert_eq!(at("a.rs", &line.repeat(399)), [""; 0]);
         assert!(at("a.rs", &line.repeat(400))[0].contains("401 lines"));
         assert_eq!(at("a.rs", &format!("#[cfg(test)]\nmod tests {{\n{}}}", line.repeat(500))), [""; 0]);
+    }
+
+    #[test]
+    fn tests_in_a_file_of_their_own_are_tests() {
+        let source = "use std::fs;\n".repeat(500);
+        assert_eq!(at("leaktrace/src/ledger/tests.rs", &source), [""; 0]);
+        assert_eq!(at("leaktrace/src/ledger/tests/exits.rs", &source), [""; 0]);
+        assert!(at("tests/src/oracle.rs", &source)[0].contains("501 lines"));
+        assert!(broken(Path::new("leaktrace/src/ledger/tests.rs"), &source)[0].contains("//!"));
     }
 
     #[test]
