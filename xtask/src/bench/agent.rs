@@ -158,6 +158,40 @@ mod tests {
         assert!(error.to_string().contains("/completeness/lost"), "{error}");
     }
 
+    /// A program that keeps to the contract, or not; `$report` is the path after `--output`.
+    fn stand_in(directory: &Path, script: &str) -> PathBuf {
+        let (script_file, program) = (directory.join("script"), directory.join("leaktrace"));
+        let arguments = "while [ \"$1\" != --output ]; do shift; done; report=$2";
+        std::fs::write(&script_file, format!("#!/bin/sh\n{arguments}\n{script}\n")).unwrap();
+        // Written by another process: a child of another test could hold our descriptor, and a file that is
+        // open for writing can't be executed.
+        let installed = Command::new("install").arg("-m755").args([&script_file, &program]).status();
+        assert!(installed.unwrap().success());
+        program
+    }
+
+    #[test]
+    fn an_agent_is_ready_runs_and_reports() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = r#"
+            report() { echo '{"completeness": {"events": 7, "lost": 0}, "processes": []}' > "$report"; exit 0; }
+            trap report INT
+            echo attaching >&2; echo ready: 1 process >&2
+            while :; do sleep 0.05; done"#;
+        let program = stand_in(directory.path(), script);
+        let agent = Agent::attach(&program, 1, &directory.path().join("report.json")).unwrap();
+        assert!(agent.resident().unwrap() > 0 && agent.cpu_time().unwrap() > Duration::ZERO);
+        assert_eq!(agent.finish().unwrap(), Report { events: 7, lost: 0, outstanding: 0 });
+    }
+
+    #[test]
+    fn an_agent_that_ends_too_early_is_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = stand_in(directory.path(), "echo no BTF in this kernel >&2; exit 1");
+        let error = Agent::attach(&program, 1, &directory.path().join("report.json")).unwrap_err();
+        assert!(error.to_string().contains("no BTF in this kernel"), "{error}");
+    }
+
     #[test]
     fn the_kernels_numbers_are_read() {
         assert_eq!(on_cpu("123456 789 10\n"), Some(123_456));
