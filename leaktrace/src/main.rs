@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use leaktrace::cli::config::Command;
 use leaktrace::cli::{self, Exit, Invocation};
-use leaktrace::commands::generate;
+use leaktrace::commands::{doctor, generate};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), std::io::stdout().is_terminal()) {
@@ -25,7 +25,8 @@ fn execute(invocation: Invocation) -> anyhow::Result<Exit> {
     match invocation.command {
         Command::Completions(shell) => generate::completions(shell),
         Command::Man(directory) => generate::man(directory.as_deref()),
-        Command::Doctor(_) | Command::Run(_) | Command::Report(_) | Command::Diff(_) => {
+        Command::Doctor(output) => doctor::doctor(&output),
+        Command::Run(_) | Command::Report(_) | Command::Diff(_) => {
             anyhow::bail!("this build can't do that")
         }
     }
