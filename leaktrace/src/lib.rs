@@ -9,4 +9,5 @@ pub mod cli;
 pub mod commands;
 pub mod event;
 pub mod ledger;
+pub mod metrics;
 pub mod report;
