@@ -1,2 +1,33 @@
 //! Parses the command line, runs the command, turns its result into an exit code.
-fn main() {}
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use leaktrace::cli::config::Command;
+use leaktrace::cli::{self, Exit, Invocation};
+use leaktrace::commands::{doctor, generate};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os(), std::io::stdout().is_terminal()) {
+        Ok(invocation) => match execute(invocation) {
+            Ok(exit) => exit.into(),
+            Err(error) => {
+                eprintln!("leaktrace: {error:#}");
+                Exit::Failed.into()
+            }
+        },
+        Err(usage) => usage.exit(),
+    }
+}
+
+fn execute(invocation: Invocation) -> anyhow::Result<Exit> {
+    cli::log::init(invocation.verbosity)?;
+    match invocation.command {
+        Command::Completions(shell) => generate::completions(shell),
+        Command::Man(directory) => generate::man(directory.as_deref()),
+        Command::Doctor(output) => doctor::doctor(&output),
+        Command::Run(_) | Command::Report(_) | Command::Diff(_) => {
+            anyhow::bail!("this build can't do that")
+        }
+    }
+}
