@@ -4,18 +4,16 @@
 //! ([`report::model`]) → [`report`] or [`metrics`]. Each stage is a directory. `decode`, `event`, `ledger` and
 //! `report` are pure: no I/O, no clock, no threads. Only `probe` and `transport` name aya.
 
-pub mod decode;
 pub mod allocator;
-pub mod event;
-pub mod ledger;
-pub mod probe;
 pub mod capability;
 pub mod cli;
 pub mod commands;
+pub mod decode;
 pub mod event;
 pub mod ledger;
 pub mod metrics;
+pub mod probe;
 pub mod report;
-pub mod transport;
 pub mod symbolize;
 pub mod target;
+pub mod transport;
