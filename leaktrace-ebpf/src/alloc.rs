@@ -62,6 +62,14 @@ pub fn realloc(ctx: ProbeContext) -> u32 {
     enter_realloc(ctx.regs, block, size)
 }
 
+/// `mi_heap_realloc(heap, block, size)` and all that take the block second.
+#[uprobe]
+pub fn realloc_second(ctx: ProbeContext) -> u32 {
+    // SAFETY: the program's context.
+    let (block, size) = unsafe { ((*ctx.regs).rsi, (*ctx.regs).rdx) };
+    enter_realloc(ctx.regs, block, size)
+}
+
 /// `reallocarray(block, n, size)`.
 #[uprobe]
 pub fn reallocarray(ctx: ProbeContext) -> u32 {

@@ -7,14 +7,15 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 
-use aya::maps::{Array, HashMap, MapData, RingBuf};
+use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::{Program, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use leaktrace_common::comm::CommPattern;
 use leaktrace_common::limits::MAX_COMM_PATTERNS;
-use leaktrace_common::process::{KernelOffsets, Traced};
+use leaktrace_common::process::KernelOffsets;
 
 use super::btf::{self, BtfError};
+use super::gate::Gate;
 
 /// The kernel side's object.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/leaktrace.bpf.o"));
@@ -76,14 +77,6 @@ pub struct LoadOptions {
 /// The loaded kernel side. Dropping it detaches all of it.
 pub struct KernelSide {
     ebpf: Ebpf,
-}
-
-/// Maps that the agent writes while it runs.
-pub struct GateMaps {
-    /// Traced processes by pid.
-    pub traced: HashMap<MapData, u32, Traced>,
-    /// Processes that wait, by pid.
-    pub holds: HashMap<MapData, u32, u32>,
 }
 
 impl KernelSide {
@@ -155,8 +148,8 @@ impl KernelSide {
     }
 
     /// Takes the maps of the gate.
-    pub fn gate(&mut self) -> Result<GateMaps, LoadError> {
-        Ok(GateMaps { traced: self.take("TRACED")?, holds: self.take("HOLDS")? })
+    pub fn gate(&mut self) -> Result<Gate, LoadError> {
+        Ok(Gate::new(self.take("TRACED")?, self.take("HOLDS")?))
     }
 
     /// The kernel side's log.

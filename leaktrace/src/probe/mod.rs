@@ -10,6 +10,7 @@ pub mod code;
 pub mod debug_file;
 pub mod elf;
 pub mod emulation;
+pub mod gate;
 pub mod guardian;
 pub mod load;
 pub mod perf;
