@@ -12,6 +12,7 @@ use std::str::FromStr;
 pub mod build;
 pub mod diff;
 mod folded;
+pub mod growth;
 pub mod json;
 pub mod model;
 mod names;
