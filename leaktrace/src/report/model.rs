@@ -70,7 +70,9 @@ pub struct Process {
     pub allocated_bytes: u64,
     /// All blocks ever allocated while traced.
     pub allocations: u64,
-    /// With lost records, the outstanding bytes lie between these; equal to `live_bytes` without.
+    /// With lost records, the outstanding bytes lie between these; equal to `live_bytes` without; `None` if the
+    /// process lives and its share of the losses is not known yet. Low is less what the lost frees can account for
+    /// at most, high is more by the lost and the untracked allocations.
     #[serde(default)]
     pub live_bytes_low: Option<u64>,
     /// The upper end.
@@ -101,7 +103,7 @@ pub struct Site {
     pub growth_bytes_per_s: Option<f64>,
     /// What is known about it.
     pub verdict: Verdict,
-    /// Why the stack has no more frames: `too_deep`, `broken`, `unreadable`; `None` if it is whole.
+    /// Why the stack has no more frames: `too_deep`, `broken`, `unreadable`, `no_stack`; `None` if it is whole.
     #[serde(default)]
     pub truncated: Option<String>,
     /// Innermost first; `frames[0]` is the caller of the allocation function.
