@@ -185,7 +185,7 @@ fn check(prometheus: &Prometheus) {
         variables
             .filter(|variable| variable["type"] == "query")
             .filter_map(|variable| {
-                let query = variable["definition"].as_str().unwrap();
+                let query = variable["query"]["query"].as_str().unwrap();
                 let inner = query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap();
                 let (selector, label) = inner.rsplit_once(", ").unwrap();
                 let query = format!("count by ({label}) ({})", substituted(selector));
