@@ -78,9 +78,9 @@ pub(super) struct RunArgs {
     /// Report this often
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     pub(super) interval: Duration,
-    /// Show this many call sites of a process
-    #[arg(long, value_name = "N", default_value = "10")]
-    pub(super) top: NonZeroUsize,
+    /// Show this many call sites of a process [default: 10 in text, all in other formats]
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<NonZeroUsize>,
     /// Leave out what is younger: it may still be freed
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
     pub(super) min_age: Duration,
@@ -129,9 +129,9 @@ pub(super) struct ReportArgs {
     /// Written by `run --format json`; - is stdin
     #[arg(value_name = "FILE")]
     pub(super) file: PathBuf,
-    /// Show this many call sites of a process
-    #[arg(long, value_name = "N", default_value = "10")]
-    pub(super) top: NonZeroUsize,
+    /// Show this many call sites of a process [default: 10 in text, all in other formats]
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
@@ -148,9 +148,9 @@ pub(super) struct DiffArgs {
     /// The later report
     #[arg(value_name = "B")]
     pub(super) after: PathBuf,
-    /// Show this many call sites
-    #[arg(long, value_name = "N", default_value = "10")]
-    pub(super) top: NonZeroUsize,
+    /// Show this many call sites [default: 10 in text, all in other formats]
+    #[arg(long, value_name = "N")]
+    pub(super) top: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(super) output: TableOutputArgs,
 }

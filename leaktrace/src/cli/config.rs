@@ -55,8 +55,8 @@ pub struct RunConfig {
     pub duration: Option<Duration>,
     /// Time between reports. Not zero.
     pub interval: Duration,
-    /// Call sites per process in a report.
-    pub top: NonZeroUsize,
+    /// Call sites per process in a report; `None` is ten in text and all elsewhere.
+    pub top: Option<NonZeroUsize>,
     /// Younger blocks are left out.
     pub min_age: Duration,
     /// What to trace; not empty.
@@ -110,8 +110,8 @@ pub enum StackMethod {
 pub struct ReportConfig {
     /// A saved report.
     pub input: Input,
-    /// Call sites per process.
-    pub top: NonZeroUsize,
+    /// Call sites per process; `None` is ten in text and all elsewhere.
+    pub top: Option<NonZeroUsize>,
     /// Where the report goes.
     pub output: Output<ReportFormat>,
 }
@@ -123,8 +123,8 @@ pub struct DiffConfig {
     pub before: Input,
     /// The later one.
     pub after: Input,
-    /// Call sites to show.
-    pub top: NonZeroUsize,
+    /// Call sites to show; `None` is ten in text and all elsewhere.
+    pub top: Option<NonZeroUsize>,
     /// Where the difference goes.
     pub output: Output<TableFormat>,
 }

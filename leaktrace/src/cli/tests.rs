@@ -62,7 +62,7 @@ fn run_defaults_are_those_of_the_contract() {
     let config = run(&["--pid", "4711"]);
     assert_eq!(config.interval, Duration::from_secs(10));
     assert_eq!(config.min_age, Duration::from_secs(5));
-    assert_eq!(config.top.get(), 10);
+    assert_eq!(config.top, None);
     assert_eq!(config.duration, None);
     assert!(config.kinds.iter().eq(&[Kind::Heap, Kind::Mmap]));
     assert_eq!(config.stack, StackMethod::FramePointers);
@@ -103,6 +103,7 @@ fn run_takes_its_options() {
     assert_eq!(config.duration, Some(Duration::from_mins(5)));
     assert_eq!(config.interval, Duration::from_millis(500));
     assert_eq!(config.min_age, Duration::ZERO);
+    assert_eq!(config.top.unwrap().get(), 3);
     assert!(config.kinds.iter().eq(&[Kind::Mmap]));
     assert_eq!(config.output.format, ReportFormat::Json);
     assert_eq!(config.output.file.unwrap().to_str(), Some("out.json"));
