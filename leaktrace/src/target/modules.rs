@@ -79,6 +79,15 @@ impl Mappings {
         self.by_address.iter().filter_map(|m| m.file.as_ref()).filter(move |file| seen.insert(file.id()))
     }
 
+    /// Whether every file mapping of `earlier` is still where it was.
+    fn has_all_of(&self, earlier: &Self) -> bool {
+        let mut files = earlier.by_address.iter().filter(|mapping| mapping.file.is_some());
+        files.all(|mapping| match self.by_address.binary_search_by_key(&mapping.start, |m| m.start) {
+            Ok(at) => self.by_address[at] == *mapping,
+            Err(_) => false,
+        })
+    }
+
     /// Where an address is; `None` if nothing executable is there.
     pub fn locate(&self, address: u64) -> Option<Location> {
         let after = self.by_address.partition_point(|mapping| mapping.start <= address);
@@ -127,6 +136,24 @@ impl ModuleRegistry {
     /// Reads what the process has mapped now and remembers it as `generation`.
     pub fn capture(&self, process: ProcessKey, generation: u32) -> Result<Arc<Mappings>, ProcessError> {
         let captured = self.read(&Process::open_same(process)?)?;
+        Ok(self.remember(process, generation, captured))
+    }
+
+    /// Reads what the process has mapped now, after its library list changed. While all that `generation` had is
+    /// still there, addresses mean what they meant, and this is the same generation; else it is the next one,
+    /// and `true`.
+    pub fn capture_change(
+        &self,
+        process: ProcessKey,
+        generation: u32,
+    ) -> Result<(Arc<Mappings>, bool), ProcessError> {
+        let captured = self.read(&Process::open_same(process)?)?;
+        let before = self.lock().get(&process).and_then(|history| history.get(&generation).cloned());
+        let moved_on = before.is_some_and(|before| !captured.has_all_of(&before));
+        Ok((self.remember(process, generation + u32::from(moved_on), captured), moved_on))
+    }
+
+    fn remember(&self, process: ProcessKey, generation: u32, captured: Mappings) -> Arc<Mappings> {
         let mut histories = self.lock();
         let history = histories.entry(process).or_default();
         // Most often a plugin came and went: no need to have the same list twice.
@@ -140,7 +167,7 @@ impl ModuleRegistry {
             history.pop_first();
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(captured)
+        captured
     }
 
     /// A child starts with its parent's mappings, and may be gone before anyone can look.

@@ -1,0 +1,227 @@
+//! Answers the kernel side: a process that runs, forks or loads libraries may be waiting.
+//!
+//! Comes in: requests of the control ring, and the processes that a run starts with. Goes out: armed processes.
+//! Never: touches the ledger; the event ring tells it of the same things, in order with the allocations.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use leaktrace_common::limits::COMM_LEN;
+use leaktrace_common::record::{Control as Request, request};
+
+use super::arm::Armer;
+use super::notes::Notes;
+use crate::event::{Pid, ProcessKey};
+use crate::probe::gate::{Gate, GateError};
+use crate::target::{ModuleRegistry, Process, ProcessError};
+use crate::transport::{Ring, RingError};
+
+/// The side of the agent that processes wait for.
+pub struct Control {
+    armer: Armer,
+    gate: Gate,
+    registry: Arc<ModuleRegistry>,
+    notes: Arc<Notes>,
+}
+
+/// Why a running process can't be traced.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// What it is.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The gate is full.
+    #[error(transparent)]
+    Gate(#[from] GateError),
+    /// The kernel says no.
+    #[error("process {pid} cannot be probed: {source}")]
+    Arm {
+        /// Which.
+        pid: Pid,
+        /// Its errno.
+        source: std::io::Error,
+    },
+    /// Nothing to probe.
+    #[error(
+        "process {pid} ({exe}) has no allocation function that leaktrace knows: nothing would be seen. \
+         Is it a stripped static program? Its debug file would help; `-v` says what was looked at"
+    )]
+    NothingToProbe {
+        /// Which.
+        pid: Pid,
+        /// Its program.
+        exe: String,
+    },
+}
+
+impl Control {
+    /// Takes what it needs.
+    pub fn new(armer: Armer, gate: Gate, registry: Arc<ModuleRegistry>, notes: Arc<Notes>) -> Self {
+        Self { armer, gate, registry, notes }
+    }
+
+    /// Makes events for what this process itself maps: most processes map the same libc and loader.
+    pub fn prepare(&mut self) {
+        let captured = Process::open(Pid(std::process::id()))
+            .and_then(|own| self.registry.capture(own.key(), 0).map(|mappings| (own.key(), mappings)));
+        match captured {
+            Ok((own, mappings)) => {
+                self.armer.prepare(&mappings);
+                self.registry.forget(own);
+            }
+            Err(error) => tracing::debug!(%error, "nothing is prepared"),
+        }
+    }
+
+    /// Traces a process that runs already.
+    pub fn watch(&mut self, process: &Process, follow_exec: bool) -> Result<(), WatchError> {
+        let (key, pid) = (process.key(), process.key().pid);
+        process.check_traceable()?;
+        let mappings = self.registry.capture(key, 0)?;
+        self.gate.open(key, follow_exec)?;
+        let armed = self.armer.arm(pid, &mappings);
+        let failure = match armed {
+            Ok(outcome) if outcome.new_files > 0 => {
+                self.announce(pid, &process.comm()?.0, &outcome.allocators);
+                return Ok(());
+            }
+            Ok(_) => WatchError::NothingToProbe { pid, exe: mappings.exe().to_string() },
+            Err(source) => WatchError::Arm { pid, source },
+        };
+        self.gate.close(pid);
+        self.armer.disarm(pid);
+        Err(failure)
+    }
+
+    /// Opens the gate for a process that waits to run its program; its exec arms it.
+    pub fn expect(&mut self, key: ProcessKey) -> Result<(), GateError> {
+        self.gate.open(key, true)
+    }
+
+    /// Answers requests until `stop`, then takes all probes away. Returns what is left to shut down.
+    pub fn serve(mut self, ring: &mut Ring, stop: &AtomicBool) -> Result<Self, RingError> {
+        const LOOK_FOR_STOP: Duration = Duration::from_millis(50);
+        while !stop.load(Ordering::Acquire) {
+            let mut requests = Vec::new();
+            ring.drain(usize::MAX, |bytes| requests.extend(parse(bytes)));
+            if requests.is_empty() {
+                ring.wait(LOOK_FOR_STOP)?;
+            }
+            for request in requests {
+                self.answer(&request);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Takes all probes away and removes all events.
+    pub fn shut_down(self) {
+        self.armer.shut_down();
+    }
+
+    fn answer(&mut self, request: &Request) {
+        let key = ProcessKey { pid: Pid(request.header.pid), start_ns: request.start_ns };
+        let pid = key.pid;
+        let result = match request.header.kind {
+            request::EXEC => self.exec(key, request.generation, &comm(&request.comm)),
+            request::FORK => self.fork(Pid(request.other), key),
+            request::LIBRARIES => self.libraries(key, request.generation),
+            request::LEADER_EXIT => self.leader_exit(key),
+            _ => {
+                self.armer.disarm(pid);
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            // It may simply be gone: its exit is on its way.
+            tracing::debug!(%pid, %error, "not armed");
+        }
+        if request.header.detail == 1 && request.header.kind != request::LIBRARIES {
+            self.release(pid, false);
+        }
+    }
+
+    fn exec(&mut self, key: ProcessKey, generation: u32, comm: &str) -> Result<(), WatchError> {
+        let mappings = self.registry.capture(key, generation)?;
+        let outcome = self
+            .armer
+            .arm(key.pid, &mappings)
+            .map_err(|source| WatchError::Arm { pid: key.pid, source })?;
+        self.announce(key.pid, comm, &outcome.allocators);
+        if !self.armer.is_armed(key.pid) {
+            self.notes.incomplete(
+                WatchError::NothingToProbe { pid: key.pid, exe: mappings.exe().to_string() }.to_string(),
+            );
+        }
+        Ok(())
+    }
+
+    fn fork(&mut self, parent: Pid, child: ProcessKey) -> Result<(), WatchError> {
+        if let Ok(parent) = Process::open(parent) {
+            self.registry.forked(parent.key(), child);
+        }
+        self.armer.arm_child(parent, child.pid).map_err(|source| WatchError::Arm { pid: child.pid, source })
+    }
+
+    fn libraries(&mut self, key: ProcessKey, generation: u32) -> Result<(), WatchError> {
+        let captured = self.registry.capture_change(key, generation);
+        let armed = captured.map_err(WatchError::from).and_then(|(mappings, moved_on)| {
+            let armed = self.armer.arm(key.pid, &mappings);
+            armed
+                .map(|outcome| (outcome, moved_on))
+                .map_err(|source| WatchError::Arm { pid: key.pid, source })
+        });
+        let moved_on = armed.as_ref().is_ok_and(|(_, moved_on)| *moved_on);
+        let late = !self.release(key.pid, moved_on);
+        let (outcome, _) = armed?;
+        if late && outcome.new_files > 0 {
+            self.notes.incomplete(format!(
+                "process {} used a new library before its probes were in place: its first allocations there are not known",
+                key.pid
+            ));
+        }
+        Ok(())
+    }
+
+    fn leader_exit(&mut self, key: ProcessKey) -> Result<(), WatchError> {
+        let process = Process::open_same(key)?;
+        let Some(thread) = process.threads()?.into_iter().find(|tid| tid.0 != key.pid.0) else {
+            return Ok(());
+        };
+        self.armer.move_to(key.pid, thread.0).map_err(|source| WatchError::Arm { pid: key.pid, source })
+    }
+
+    /// Lets a process go on; says so if it did not wait long enough.
+    fn release(&mut self, pid: Pid, new_generation: bool) -> bool {
+        self.gate.release(pid, new_generation)
+    }
+
+    fn announce(&self, pid: Pid, comm: &str, allocators: &std::collections::BTreeSet<&'static str>) {
+        let allocators: Vec<_> = allocators.iter().copied().collect();
+        tracing::debug!(%pid, comm, ?allocators, "armed");
+        eprintln!("tracing {pid} ({comm})");
+    }
+}
+
+/// A request from its bytes; `None` if they are too few, which would be a kernel side of another build.
+fn parse(bytes: &[u8]) -> Option<Request> {
+    let u32_at = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    Some(Request {
+        header: leaktrace_common::record::Header {
+            kind: *bytes.first()?,
+            detail: *bytes.get(1)?,
+            count: 0,
+            pid: u32_at(4)?,
+        },
+        other: u32_at(8)?,
+        generation: u32_at(12)?,
+        start_ns: u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?),
+        comm: bytes.get(24..24 + COMM_LEN)?.try_into().ok()?,
+    })
+}
+
+fn comm(bytes: &[u8; COMM_LEN]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(COMM_LEN);
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -1,0 +1,98 @@
+//! Moves records from the event ring into the ledger.
+//!
+//! Comes in: the event ring. Goes out: the ledger, locked for a moment at a time. Never: symbols, or a look at
+//! the ring while there is nothing to do.
+//!
+//! A block's age counts from when its record was seen here: at most [`Pace`]'s longest sleep late, and no probe
+//! has to read a clock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::decode::decode;
+use crate::ledger::Ledger;
+use crate::transport::{Pace, Ring, RingError};
+
+/// Records that are applied while the ledger is locked once: a fraction of a millisecond.
+const BATCH: usize = 4096;
+
+/// The ledger and what feeds it.
+pub struct Intake {
+    ledger: Mutex<Ledger>,
+    ring: Mutex<Ring>,
+    start: Instant,
+    undecodable: AtomicU64,
+    /// The records' bytes of the last look, for [`Pace`].
+    ring_bytes: usize,
+}
+
+impl Intake {
+    /// Feeds `ledger` from `ring`, whose size is `ring_bytes`. The time begins now.
+    pub fn new(ledger: Ledger, ring: Ring, ring_bytes: usize) -> Self {
+        Self {
+            ledger: Mutex::new(ledger),
+            ring: Mutex::new(ring),
+            start: Instant::now(),
+            undecodable: AtomicU64::new(0),
+            ring_bytes,
+        }
+    }
+
+    /// Time since the trace began.
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The ledger; records wait meanwhile.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that are of another build's kernel side.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable.load(Ordering::Relaxed)
+    }
+
+    /// Feeds the ledger until `stop`.
+    pub fn run(&self, stop: &AtomicBool) -> Result<(), RingError> {
+        let mut pace = Pace::new(self.ring_bytes);
+        while !stop.load(Ordering::Acquire) {
+            let found = self.drain();
+            let sleep = pace.after(found);
+            self.ring().wait(sleep)?;
+        }
+        Ok(())
+    }
+
+    /// Applies all records that wait now, and those that arrive meanwhile as far as a ring's worth. Returns
+    /// their bytes.
+    pub fn drain(&self) -> usize {
+        let mut total = 0;
+        loop {
+            let (records, bytes) = self.batch();
+            total += bytes;
+            if records < BATCH || total >= self.ring_bytes {
+                return total;
+            }
+        }
+    }
+
+    fn batch(&self) -> (usize, usize) {
+        let mut ring = self.ring();
+        let mut ledger = self.ledger();
+        let now = self.now();
+        ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(event) => ledger.apply(event, now),
+            Err(error) => {
+                if self.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::error!(%error, "a record can't be read");
+                }
+            }
+        })
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,15 @@
+//! The pipeline at work: threads, their order of start and stop, and what they share.
+//!
+//! Comes in: a checked [`RunConfig`](crate::cli::config::RunConfig). Goes out: reports at any moment, metrics.
+//! Never: decides what is a leak; that is the report's.
+//!
+//! Three threads besides the caller's: one answers the control ring ([`control`]: a process may be waiting),
+//! one moves records from the event ring into the ledger ([`intake`]), one serves metrics. They share the
+//! mappings of processes ([`crate::target::ModuleRegistry`]) and the notes for the report ([`notes`]).
+
+pub mod arm;
+pub mod control;
+pub mod intake;
+pub mod launch;
+pub mod notes;
+pub mod observe;
