@@ -5,7 +5,7 @@
 //! read.
 
 /// A function's name in at most `width` characters: first inner template arguments become `<…>`, then all, then
-/// the parameters `(…)`, and only then is the end cut.
+/// the parameters `(…)`, and only then is something left out of the middle.
 pub(super) fn function(name: &str, width: usize) -> String {
     let name = printable(name);
     let fits = |name: &str| name.chars().count() <= width;
@@ -35,14 +35,15 @@ pub(super) fn path(path: &str, width: usize) -> String {
     format!("…{}", &tail[from..])
 }
 
-/// The beginning of a text.
+/// Two thirds from the beginning, one from the end: a Rust method's own name comes last.
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    let count = text.chars().count();
+    if count <= width {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.push('…');
-    short
+    let tail = width.saturating_sub(1) / 3;
+    let head = width.saturating_sub(1) - tail;
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
 }
 
 /// The text with its control characters spelled out.
@@ -146,7 +147,7 @@ mod tests {
         );
         assert_eq!(function(name, 50), "ns::Map<…>::insert(std::pair<…> const&)");
         assert_eq!(function(name, 30), "ns::Map<…>::insert(…)");
-        assert_eq!(function(name, 12), "ns::Map<…>:…");
+        assert_eq!(function(name, 12), "ns::Map<…(…)");
     }
 
     #[test]
@@ -154,6 +155,7 @@ mod tests {
         let name =
             "<alloc::vec::Vec<alloc::boxed::Box<dyn core::ops::Fn(u8) -> u8>> as core::clone::Clone>::clone";
         assert_eq!(function(name, 60), "<alloc::vec::Vec<…> as core::clone::Clone>::clone");
+        assert_eq!(function(name, 40), "<alloc::vec::Vec<…> as cor…Clone>::clone");
         let name = "core::iter::map::<fn(u8) -> core::option::Option<u8>>::run";
         assert_eq!(function(name, 40), "core::iter::map::<…>::run");
     }

@@ -38,6 +38,8 @@ const RUST_SHIMS: &[&str] = &["__rust_", "__rdl_", "__rg_"];
 /// Ways of Rust's own library to those functions, where they are not inlined.
 const RUST_PATHS: &[&str] = &[
     "alloc::alloc::",
+    // What `Box::new` calls since 1.95, as it called `exchange_malloc` before.
+    "alloc::boxed::box_new_uninit",
     "<alloc::alloc::Global",
     "<std::alloc::System",
     "std::alloc::System::",
@@ -166,6 +168,9 @@ mod tests {
             "alloc::alloc::alloc",
             "alloc::alloc::exchange_malloc",
             "alloc::alloc::Global::alloc_impl",
+            "alloc::boxed::box_new_uninit",
+            "<std::alloc::System>::alloc_impl",
+            "<std::alloc::System as core::alloc::Allocator>::allocate",
             "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
             "<alloc::alloc::Global>::alloc_impl_runtime",
             "<std::alloc::System as core::alloc::global::GlobalAlloc>::alloc",
@@ -192,6 +197,8 @@ mod tests {
             "std::allocator_traits<std::allocator<int> >::construct<int>(int*)",
             "alloc::raw_vec::RawVec<T>::grow_one",
             "alloc::vec::Vec<T>::with_capacity",
+            "alloc::boxed::Box<T>::new",
+            "alloc::rc::Rc<T>::allocate_for_layout",
             "<alloc::vec::Vec<u8> as core::clone::Clone>::clone",
             "main",
         ] {
