@@ -4,6 +4,7 @@
 //! ([`report::model`]) → [`report`] or [`metrics`]. Each stage is a directory. `decode`, `event`, `ledger` and
 //! `report` are pure: no I/O, no clock, no threads. Only `probe` and `transport` name aya.
 
+pub mod agent;
 pub mod allocator;
 pub mod capability;
 pub mod cli;

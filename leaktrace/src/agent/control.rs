@@ -3,14 +3,15 @@
 //! Comes in: requests of the control ring, and the processes that a run starts with. Goes out: armed processes.
 //! Never: touches the ledger; the event ring tells it of the same things, in order with the allocations.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leaktrace_common::limits::COMM_LEN;
 use leaktrace_common::record::{Control as Request, request};
 
 use super::arm::Armer;
+use super::intake::Intake;
 use super::notes::Notes;
 use crate::event::{Pid, ProcessKey};
 use crate::probe::gate::{Gate, GateError};
@@ -20,9 +21,10 @@ use crate::transport::{Ring, RingError};
 /// The side of the agent that processes wait for.
 pub struct Control {
     armer: Armer,
-    gate: Gate,
+    gate: Arc<Mutex<Gate>>,
     registry: Arc<ModuleRegistry>,
     notes: Arc<Notes>,
+    intake: Arc<Intake>,
 }
 
 /// Why a running process can't be traced.
@@ -57,8 +59,14 @@ pub enum WatchError {
 
 impl Control {
     /// Takes what it needs.
-    pub fn new(armer: Armer, gate: Gate, registry: Arc<ModuleRegistry>, notes: Arc<Notes>) -> Self {
-        Self { armer, gate, registry, notes }
+    pub fn new(
+        armer: Armer,
+        gate: Arc<Mutex<Gate>>,
+        registry: Arc<ModuleRegistry>,
+        notes: Arc<Notes>,
+        intake: Arc<Intake>,
+    ) -> Self {
+        Self { armer, gate, registry, notes, intake }
     }
 
     /// Makes events for what this process itself maps: most processes map the same libc and loader.
@@ -79,24 +87,26 @@ impl Control {
         let (key, pid) = (process.key(), process.key().pid);
         process.check_traceable()?;
         let mappings = self.registry.capture(key, 0)?;
-        self.gate.open(key, follow_exec)?;
-        let armed = self.armer.arm(pid, &mappings);
-        let failure = match armed {
-            Ok(outcome) if outcome.new_files > 0 => {
-                self.announce(pid, &process.comm()?.0, &outcome.allocators);
-                return Ok(());
+        let armed = self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source });
+        let watched = armed.and_then(|outcome| {
+            if outcome.new_files == 0 {
+                return Err(WatchError::NothingToProbe { pid, exe: mappings.exe().to_string() });
             }
-            Ok(_) => WatchError::NothingToProbe { pid, exe: mappings.exe().to_string() },
-            Err(source) => WatchError::Arm { pid, source },
-        };
-        self.gate.close(pid);
-        self.armer.disarm(pid);
-        Err(failure)
+            let comm = process.comm()?;
+            self.announce(pid, &comm.0, &outcome.allocators);
+            // The ledger must know the process before its first event comes.
+            self.intake.ledger().watch(key, comm, self.intake.now());
+            Ok(self.gate().open(key, follow_exec)?)
+        });
+        if watched.is_err() {
+            self.armer.disarm(pid);
+        }
+        watched
     }
 
     /// Opens the gate for a process that waits to run its program; its exec arms it.
     pub fn expect(&mut self, key: ProcessKey) -> Result<(), GateError> {
-        self.gate.open(key, true)
+        self.gate().open(key, true)
     }
 
     /// Answers requests until `stop`, then takes all probes away. Returns what is left to shut down.
@@ -192,9 +202,13 @@ impl Control {
         self.armer.move_to(key.pid, thread.0).map_err(|source| WatchError::Arm { pid: key.pid, source })
     }
 
-    /// Lets a process go on; says so if it did not wait long enough.
-    fn release(&mut self, pid: Pid, new_generation: bool) -> bool {
-        self.gate.release(pid, new_generation)
+    /// Lets a process go on; `false` if it had stopped waiting.
+    fn release(&self, pid: Pid, new_generation: bool) -> bool {
+        self.gate().release(pid, new_generation)
+    }
+
+    fn gate(&self) -> MutexGuard<'_, Gate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn announce(&self, pid: Pid, comm: &str, allocators: &std::collections::BTreeSet<&'static str>) {

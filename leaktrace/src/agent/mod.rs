@@ -13,3 +13,4 @@ pub mod intake;
 pub mod launch;
 pub mod notes;
 pub mod observe;
+pub mod session;

@@ -1,0 +1,241 @@
+//! A trace from start to end.
+//!
+//! Comes in: a [`RunConfig`]. Goes out: an [`Observer`], and the word when all targets are gone. Never: leaves a
+//! probe, a thread or an event definition behind, however it ends.
+
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+
+use super::arm::Armer;
+use super::control::{Control, WatchError};
+use super::intake::Intake;
+use super::launch::{Launched, launch};
+use super::notes::Notes;
+use super::observe::Observer;
+use crate::cli::config::{RunConfig, Target};
+use crate::event::Pid;
+use crate::ledger::{Ledger, Limits};
+use crate::probe::guardian::Guardian;
+use crate::probe::load::{KernelSide, LoadOptions};
+use crate::probe::registrar::Registrar;
+use crate::probe::tracefs::{Tracefs, group_name, start_of};
+use crate::target::{ModuleRegistry, Process, ProcessError, list, raise_descriptor_limit};
+use crate::transport::{LossCounters, Ring, RingError};
+
+/// Descriptors that are left for other things than module files.
+const SPARE_DESCRIPTORS: u64 = 4096;
+
+/// A trace that runs.
+pub struct Session {
+    intake: Arc<Intake>,
+    stop: Arc<AtomicBool>,
+    control: JoinHandle<Result<Control, RingError>>,
+    drain: JoinHandle<Result<(), RingError>>,
+    /// Ends with the session: the targets of `--pid` and of a command.
+    ends_with_targets: bool,
+    /// Last: it removes what is left.
+    _guardian: Guardian,
+}
+
+/// What a session starts with, besides its threads.
+pub struct Started {
+    /// The session.
+    pub session: Session,
+    /// What looks at it.
+    pub observer: Observer,
+    /// The command that was started, if that is the target.
+    pub child: Option<Child>,
+}
+
+impl Session {
+    /// Loads the kernel side, arms the targets that run, starts the threads and the command.
+    ///
+    /// Call it before any thread is started.
+    pub fn start(config: &RunConfig, log_level: u8) -> anyhow::Result<Started> {
+        let own_pid = std::process::id();
+        let own_start = start_of(own_pid).context("can't read /proc/self/stat: is /proc mounted?")?;
+        let tracefs = Tracefs::open(group_name(own_pid, own_start))?;
+        let guardian = Guardian::spawn(&tracefs).context("can't fork the guardian process")?;
+        let open_files = raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) / 2;
+
+        let comm_patterns = match &config.target {
+            Target::Comm(patterns) => patterns.iter().map(|pattern| pattern.compiled).collect(),
+            _ => Vec::new(),
+        };
+        let mut kernel = KernelSide::load(&LoadOptions { ring_bytes: config.ring_bytes, comm_patterns, log_level })?;
+        let events = Ring::new(kernel.events()?)?;
+        let mut requests = Ring::new(kernel.control()?)?;
+        let gate = Arc::new(Mutex::new(kernel.gate()?));
+        let counters = LossCounters::new(kernel.counters()?);
+        if log_level > 0 {
+            spawn_log(&mut kernel);
+        }
+        // Before anyone is armed: a fork in between would be missed.
+        kernel.attach_tracepoints()?;
+
+        let mut limits = Limits::default();
+        if let Some(blocks) = config.max_blocks {
+            limits.blocks = blocks.get() as u64;
+        }
+        let notes = Arc::new(Notes::default());
+        let registry = Arc::new(ModuleRegistry::new(open_files as usize));
+        let intake = Arc::new(Intake::new(Ledger::new(limits), events, config.ring_bytes as usize));
+        let armer = Armer::new(kernel, Registrar::new(tracefs, guardian.pid), config.kinds.clone(), Arc::clone(&notes));
+        let mut control =
+            Control::new(armer, Arc::clone(&gate), Arc::clone(&registry), Arc::clone(&notes), Arc::clone(&intake));
+
+        control.prepare();
+        let launched = prepare_targets(&mut control, &config.target, &notes)?;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let control = {
+            let stop = Arc::clone(&stop);
+            spawn("control", move || control.serve(&mut requests, &stop))?
+        };
+        let drain = {
+            let (intake, stop) = (Arc::clone(&intake), Arc::clone(&stop));
+            spawn("drain", move || intake.run(&stop))?
+        };
+        let observer = Observer::new(Arc::clone(&intake), registry, notes, gate, counters, limits, config.min_age);
+        let mut session = Self {
+            intake,
+            stop,
+            control,
+            drain,
+            ends_with_targets: !matches!(config.target, Target::Comm(_)),
+            _guardian: guardian,
+        };
+        let child = match launched.map(Launched::go).transpose() {
+            Ok(child) => child,
+            Err(error) => {
+                session.end();
+                return Err(error).with_context(|| match &config.target {
+                    Target::Command { program, .. } => format!("can't run {}", program.display()),
+                    _ => "can't start".to_owned(),
+                });
+            }
+        };
+        session.ends_with_targets &= child.is_none();
+        eprintln!("ready: tracing {}", describe(&config.target));
+        Ok(Started { session, observer, child })
+    }
+
+    /// Whether nobody is left to trace, and nobody will come.
+    pub fn is_over(&self) -> bool {
+        self.ends_with_targets && self.intake.ledger().totals().running == 0
+    }
+
+    /// Applies all records that wait.
+    pub fn drain(&self) {
+        self.intake.drain();
+    }
+
+    /// Takes all probes away and ends the threads. What the ledger knows stays.
+    pub fn end(self) {
+        self.stop.store(true, Ordering::Release);
+        match self.control.join() {
+            Ok(Ok(control)) => control.shut_down(),
+            Ok(Err(error)) => tracing::error!(%error, "the control ring failed"),
+            Err(_) => tracing::error!("the control thread ended unexpectedly"),
+        }
+        match self.drain.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the event ring failed"),
+            Err(_) => tracing::error!("the drain thread ended unexpectedly"),
+        }
+    }
+}
+
+/// Arms what runs; forks the command's process.
+fn prepare_targets(control: &mut Control, target: &Target, notes: &Notes) -> anyhow::Result<Option<Launched>> {
+    match target {
+        Target::Pids(pids) => {
+            let mut failures: Vec<WatchError> = Vec::new();
+            for pid in pids {
+                let watched = Process::open(*pid).map_err(WatchError::from);
+                if let Err(error) = watched.and_then(|process| control.watch(&process, true)) {
+                    failures.push(error);
+                }
+            }
+            if failures.len() == pids.len()
+                && let Some(first) = failures.into_iter().next()
+            {
+                return Err(first.into());
+            }
+            failures_as_notes(failures, notes);
+            Ok(None)
+        }
+        Target::Comm(patterns) => {
+            let own = Pid(std::process::id());
+            for listed in list()? {
+                let comm = leaktrace_common::comm::comm_bytes(listed.comm.0.as_bytes());
+                let wanted = patterns.iter().any(|pattern| pattern.compiled.matches(&comm));
+                if !wanted || listed.key.pid == own {
+                    continue;
+                }
+                let watched = Process::open_same(listed.key).map_err(WatchError::from);
+                match watched.and_then(|process| control.watch(&process, false)) {
+                    Ok(()) | Err(WatchError::Process(ProcessError::NoSuchProcess { .. })) => {}
+                    Err(error) => notes.incomplete(error.to_string()),
+                }
+            }
+            Ok(None)
+        }
+        Target::Command { program, args } => {
+            let launched =
+                launch(program, args).with_context(|| format!("can't start {}", program.display()))?;
+            control.expect(Process::open(Pid(launched.pid))?.key())?;
+            Ok(Some(launched))
+        }
+    }
+}
+
+fn failures_as_notes(failures: Vec<WatchError>, notes: &Notes) {
+    for failure in failures {
+        notes.incomplete(failure.to_string());
+    }
+}
+
+fn describe(target: &Target) -> String {
+    match target {
+        Target::Pids(pids) => match pids.len() {
+            1 => "1 process".to_owned(),
+            n => format!("{n} processes"),
+        },
+        Target::Comm(patterns) => {
+            let texts: Vec<_> = patterns.iter().map(|pattern| pattern.text.as_str()).collect();
+            format!("processes named {}, now and later", texts.join(", "))
+        }
+        Target::Command { program, .. } => program.display().to_string(),
+    }
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).context("can't start a thread")
+}
+
+/// Passes the kernel side's own log on. The thread ends with the process.
+fn spawn_log(kernel: &mut KernelSide) {
+    const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+    match kernel.log() {
+        Ok(mut log) => {
+            let follow = move || {
+                loop {
+                    log.flush();
+                    std::thread::sleep(LOOK);
+                }
+            };
+            if let Err(error) = spawn::<()>("kernel-log", follow) {
+                tracing::warn!(%error, "the kernel side's log is not shown");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the kernel side's log is not shown"),
+    }
+}

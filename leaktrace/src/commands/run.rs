@@ -1,0 +1,153 @@
+//! `leaktrace run`: traces, prints a report at every interval and a last one at the end.
+//!
+//! Comes in: a [`RunConfig`]. Goes out: reports on stdout or in a file, an exit code. Never: ends without its
+//! last report, unless it could not start.
+
+use std::future::pending;
+use std::io::IsTerminal as _;
+use std::process::Child;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval_at, sleep};
+
+use super::output;
+use super::report::format;
+use crate::agent::observe::Observer;
+use crate::agent::session::{Session, Started};
+use crate::capability::Capabilities;
+use crate::cli::Exit;
+use crate::cli::config::RunConfig;
+use crate::metrics::{Latest, Server};
+use crate::report::{self, Options};
+
+/// How often it is looked whether all targets are gone.
+const LOOK_FOR_END: Duration = Duration::from_millis(50);
+/// How often `/metrics` gets new numbers.
+const PUBLISH: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
+    Capabilities::probe()?.require_for_run()?;
+    // Found out now, not when the report is lost.
+    output::check(config.output.file.as_deref())?;
+    let Started { session, mut observer, child } = Session::start(config, log_level(verbosity))?;
+    let outcome = trace(config, &session, &mut observer, child);
+    // The probes go first: the process need not wait for the report.
+    session.end_then(|session| {
+        session.drain();
+        outcome?;
+        print(config, &mut observer)
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Waits for the end, printing meanwhile.
+fn trace(
+    config: &RunConfig,
+    session: &Session,
+    observer: &mut Observer,
+    child: Option<Child>,
+) -> anyhow::Result<()> {
+    let latest = Arc::new(Latest::default());
+    let server = config.metrics.map(|address| Server::start(address, Arc::clone(&latest))).transpose()?;
+    if server.is_some() {
+        observer.publish(&latest);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't make the event loop")?;
+    let result = runtime.block_on(async {
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut child_gone = wait_for(child);
+        let end = async {
+            match config.duration {
+                Some(duration) => sleep(duration).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(end);
+        let mut look = every(LOOK_FOR_END);
+        let mut report = every(config.interval);
+        let mut sample = every(sampling(config.interval));
+        let mut publish = every(PUBLISH);
+        loop {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = &mut end => break,
+                _ = &mut child_gone => break,
+                _ = look.tick() => if session.is_over() { break },
+                _ = report.tick() => {
+                    session.drain();
+                    print(config, observer)?;
+                }
+                // For the growth of sites; what it builds is kept as a history.
+                _ = sample.tick() => drop(observer.report()),
+                _ = publish.tick(), if server.is_some() => observer.publish(&latest),
+            }
+        }
+        Ok(())
+    });
+    if let Some(server) = server {
+        server.shutdown();
+    }
+    result
+}
+
+/// Between looks at the growth of sites.
+fn sampling(interval: Duration) -> Duration {
+    (interval / 5).clamp(Duration::from_secs(1), Duration::from_secs(30))
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval_at((Instant::now() + period).into(), period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Ends when the command has; never if there is none.
+async fn wait_for_child(child: Option<Child>) {
+    let Some(mut child) = child else { return pending().await };
+    let (gone, ended) = oneshot::channel();
+    let waiting = std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
+        let _ = child.wait();
+        let _ = gone.send(());
+    });
+    match waiting {
+        Ok(_) => drop(ended.await),
+        Err(_) => pending().await,
+    }
+}
+
+fn wait_for(child: Option<Child>) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(wait_for_child(child))
+}
+
+fn print(config: &RunConfig, observer: &mut Observer) -> anyhow::Result<()> {
+    let report = observer.report();
+    let terminal = config.output.file.is_none() && std::io::stdout().is_terminal();
+    let options = Options {
+        top: config.top.map(std::num::NonZero::get),
+        columns: terminal.then(super::report::columns).flatten(),
+        ..Options::default()
+    };
+    output::write(config.output.file.as_deref(), |out| {
+        report::write(&report, format(config.output.format), &options, out)
+    })
+}
+
+/// The kernel side's log level: debug for `-v`, trace for more.
+fn log_level(verbosity: u8) -> u8 {
+    match verbosity {
+        0 => 0,
+        1 => 4,
+        _ => 5,
+    }
+}
