@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use leaktrace::cli::config::Command;
 use leaktrace::cli::{self, Exit, Invocation};
-use leaktrace::commands::{doctor, generate};
+use leaktrace::commands::{diff, doctor, generate, report, run};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), std::io::stdout().is_terminal()) {
@@ -26,8 +26,8 @@ fn execute(invocation: Invocation) -> anyhow::Result<Exit> {
         Command::Completions(shell) => generate::completions(shell),
         Command::Man(directory) => generate::man(directory.as_deref()),
         Command::Doctor(output) => doctor::doctor(&output),
-        Command::Run(_) | Command::Report(_) | Command::Diff(_) => {
-            anyhow::bail!("this build can't do that")
-        }
+        Command::Run(config) => run::run(&config, invocation.verbosity),
+        Command::Report(config) => report::report(&config),
+        Command::Diff(config) => diff::diff(&config),
     }
 }

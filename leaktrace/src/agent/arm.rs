@@ -86,7 +86,8 @@ impl Armer {
             let Some(known) = self.files.get(&file.id()) else { continue };
             let Some(events) = &known.events else { continue };
             outcome.allocators.extend(&known.allocators);
-            let armed = self.armed.entry(pid).or_insert_with(|| Armed { tid: pid.0, files: FxHashMap::default() });
+            let armed =
+                self.armed.entry(pid).or_insert_with(|| Armed { tid: pid.0, files: FxHashMap::default() });
             if armed.files.contains_key(&file.id()) {
                 continue;
             }
@@ -101,7 +102,8 @@ impl Armer {
     /// Adds a forked child to the events of its parent: it has the same mappings, and its copies of the
     /// breakpoints are taken away if nobody wants them.
     pub fn arm_child(&mut self, parent: Pid, child: Pid) -> io::Result<()> {
-        let Some(files) = self.armed.get(&parent).map(|armed| armed.files.keys().copied().collect::<Vec<_>>())
+        let Some(files) =
+            self.armed.get(&parent).map(|armed| armed.files.keys().copied().collect::<Vec<_>>())
         else {
             return Ok(());
         };

@@ -154,10 +154,8 @@ impl Control {
 
     fn exec(&mut self, key: ProcessKey, generation: u32, comm: &str) -> Result<(), WatchError> {
         let mappings = self.registry.capture(key, generation)?;
-        let outcome = self
-            .armer
-            .arm(key.pid, &mappings)
-            .map_err(|source| WatchError::Arm { pid: key.pid, source })?;
+        let outcome =
+            self.armer.arm(key.pid, &mappings).map_err(|source| WatchError::Arm { pid: key.pid, source })?;
         self.announce(key.pid, comm, &outcome.allocators);
         if !self.armer.is_armed(key.pid) {
             self.notes.incomplete(

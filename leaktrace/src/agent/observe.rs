@@ -26,8 +26,16 @@ use crate::transport::LossCounters;
 
 /// Functions that have no caller: a stack that ends in one is whole, though the C library keeps no frame
 /// pointers there and the walk ends with a broken one.
-const OUTERMOST: &[&str] =
-    &["_start", "__libc_start_call_main", "__libc_start_main", "start_thread", "clone", "__clone", "clone3", "__clone3"];
+const OUTERMOST: &[&str] = &[
+    "_start",
+    "__libc_start_call_main",
+    "__libc_start_main",
+    "start_thread",
+    "clone",
+    "__clone",
+    "clone3",
+    "__clone3",
+];
 
 /// Builds reports and metrics.
 pub struct Observer {
@@ -68,17 +76,19 @@ impl Observer {
         }
     }
 
+    /// Applies all records that wait.
+    pub fn drain(&self) {
+        self.intake.drain();
+    }
+
     /// The report of this moment. Blocks whose records still wait are not in it: drain first for an exact one.
     pub fn report(&mut self) -> Report {
         let now = self.intake.now();
         self.read_losses();
         let (snapshot, stacks) = self.snapshot(now);
         let facts = self.facts(now, &snapshot);
-        let mut resolver = StackResolver {
-            registry: &self.registry,
-            symbolizer: &mut self.symbolizer,
-            stacks,
-        };
+        let mut resolver =
+            StackResolver { registry: &self.registry, symbolizer: &mut self.symbolizer, stacks };
         let mut report = report::build(&snapshot, &mut resolver, &facts);
         self.history.record(now, &report);
         self.history.judge(&mut report);
@@ -177,8 +187,7 @@ impl Resolve for StackResolver<'_> {
         let Some(taken) = self.stacks.get(&stack) else {
             return Resolved { frames: Vec::new(), ending: Ending::Unreadable };
         };
-        let frames =
-            self.symbolizer.resolve(self.registry, process, taken.generation, &taken.addresses);
+        let frames = self.symbolizer.resolve(self.registry, process, taken.generation, &taken.addresses);
         let ending = if frames.last().is_some_and(is_outermost) { Ending::Complete } else { taken.ending };
         Resolved { frames, ending }
     }

@@ -66,7 +66,8 @@ impl Session {
             Target::Comm(patterns) => patterns.iter().map(|pattern| pattern.compiled).collect(),
             _ => Vec::new(),
         };
-        let mut kernel = KernelSide::load(&LoadOptions { ring_bytes: config.ring_bytes, comm_patterns, log_level })?;
+        let mut kernel =
+            KernelSide::load(&LoadOptions { ring_bytes: config.ring_bytes, comm_patterns, log_level })?;
         let events = Ring::new(kernel.events()?)?;
         let mut requests = Ring::new(kernel.control()?)?;
         let gate = Arc::new(Mutex::new(kernel.gate()?));
@@ -84,9 +85,19 @@ impl Session {
         let notes = Arc::new(Notes::default());
         let registry = Arc::new(ModuleRegistry::new(open_files as usize));
         let intake = Arc::new(Intake::new(Ledger::new(limits), events, config.ring_bytes as usize));
-        let armer = Armer::new(kernel, Registrar::new(tracefs, guardian.pid), config.kinds.clone(), Arc::clone(&notes));
-        let mut control =
-            Control::new(armer, Arc::clone(&gate), Arc::clone(&registry), Arc::clone(&notes), Arc::clone(&intake));
+        let armer = Armer::new(
+            kernel,
+            Registrar::new(tracefs, guardian.pid),
+            config.kinds.clone(),
+            Arc::clone(&notes),
+        );
+        let mut control = Control::new(
+            armer,
+            Arc::clone(&gate),
+            Arc::clone(&registry),
+            Arc::clone(&notes),
+            Arc::clone(&intake),
+        );
 
         control.prepare();
         let launched = prepare_targets(&mut control, &config.target, &notes)?;
@@ -100,7 +111,8 @@ impl Session {
             let (intake, stop) = (Arc::clone(&intake), Arc::clone(&stop));
             spawn("drain", move || intake.run(&stop))?
         };
-        let observer = Observer::new(Arc::clone(&intake), registry, notes, gate, counters, limits, config.min_age);
+        let observer =
+            Observer::new(Arc::clone(&intake), registry, notes, gate, counters, limits, config.min_age);
         let mut session = Self {
             intake,
             stop,
@@ -129,11 +141,6 @@ impl Session {
         self.ends_with_targets && self.intake.ledger().totals().running == 0
     }
 
-    /// Applies all records that wait.
-    pub fn drain(&self) {
-        self.intake.drain();
-    }
-
     /// Takes all probes away and ends the threads. What the ledger knows stays.
     pub fn end(self) {
         self.stop.store(true, Ordering::Release);
@@ -151,7 +158,11 @@ impl Session {
 }
 
 /// Arms what runs; forks the command's process.
-fn prepare_targets(control: &mut Control, target: &Target, notes: &Notes) -> anyhow::Result<Option<Launched>> {
+fn prepare_targets(
+    control: &mut Control,
+    target: &Target,
+    notes: &Notes,
+) -> anyhow::Result<Option<Launched>> {
     match target {
         Target::Pids(pids) => {
             let mut failures: Vec<WatchError> = Vec::new();

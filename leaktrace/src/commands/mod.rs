@@ -3,6 +3,9 @@
 //! Comes in: [`crate::cli::config`]. Goes out: the result on stdout or in a file, [`crate::cli::Exit`]. Never:
 //! decisions that a test would want to see.
 
+pub mod diff;
 pub mod doctor;
 pub mod generate;
 pub mod output;
+pub mod report;
+pub mod run;

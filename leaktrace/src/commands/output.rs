@@ -26,6 +26,17 @@ pub fn write(
     }
 }
 
+/// Whether a result can be written to `file` when it is there; a run of hours should know at its start.
+pub fn check(file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = file else { return Ok(()) };
+    let possible = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(_) => File::options().write(true).open(path).map(drop),
+        Err(_) => tempfile::tempfile_in(directory(path)).map(drop),
+    };
+    possible.with_context(|| format!("can't write to {}", path.display()))
+}
+
 fn to_stdout(result: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut stdout = BufWriter::new(io::stdout().lock());
     result(&mut stdout)?;

@@ -37,12 +37,10 @@ pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
     let Started { session, mut observer, child } = Session::start(config, log_level(verbosity))?;
     let outcome = trace(config, &session, &mut observer, child);
     // The probes go first: the process need not wait for the report.
-    session.end_then(|session| {
-        session.drain();
-        outcome?;
-        print(config, &mut observer)
-    })?;
-    Ok(Exit::Done)
+    session.end();
+    observer.drain();
+    print(config, &mut observer)?;
+    outcome.map(|()| Exit::Done)
 }
 
 /// Waits for the end, printing meanwhile.
@@ -85,8 +83,11 @@ fn trace(
                 _ = &mut child_gone => break,
                 _ = look.tick() => if session.is_over() { break },
                 _ = report.tick() => {
-                    session.drain();
-                    print(config, observer)?;
+                    observer.drain();
+                    // A full disk now is no reason to stop gathering; the last report fails for good.
+                    if let Err(error) = print(config, observer) {
+                        eprintln!("warning: this report is skipped: {error:#}");
+                    }
                 }
                 // For the growth of sites; what it builds is kept as a history.
                 _ = sample.tick() => drop(observer.report()),

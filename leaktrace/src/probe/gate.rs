@@ -37,9 +37,7 @@ impl Gate {
     pub fn open(&mut self, process: ProcessKey, follow_exec: bool) -> Result<(), GateError> {
         let flags = if follow_exec { leaktrace_common::process::FOLLOW_EXEC } else { 0 };
         let entry = Traced { owner: process.pid.0, flags, start_ns: process.start_ns, ..Traced::default() };
-        self.traced
-            .insert(process.pid.0, entry, 0)
-            .map_err(|source| GateError { pid: process.pid, source })
+        self.traced.insert(process.pid.0, entry, 0).map_err(|source| GateError { pid: process.pid, source })
     }
 
     /// Stops a process's events, and those of a child that shares its memory.

@@ -26,12 +26,16 @@ pub struct PlannedEvent {
 pub fn plan(discovery: &Discovery, kinds: &BTreeSet<Kind>) -> Vec<PlannedEvent> {
     let mut events: BTreeMap<&'static str, PlannedEvent> = BTreeMap::new();
     let mut add = |program, kind, offset| {
-        let event = events.entry(program).or_insert_with(|| PlannedEvent { program, kind, offsets: Vec::new() });
+        let event =
+            events.entry(program).or_insert_with(|| PlannedEvent { program, kind, offsets: Vec::new() });
         if let Err(at) = event.offsets.binary_search(&offset) {
             event.offsets.insert(at, offset);
         }
     };
-    let wanted = discovery.points.iter().filter(|point| belongs_to(point.role).is_none_or(|kind| kinds.contains(&kind)));
+    let wanted = discovery
+        .points
+        .iter()
+        .filter(|point| belongs_to(point.role).is_none_or(|kind| kinds.contains(&kind)));
     for point in wanted {
         add(program(point.role), ProbeKind::Entry, point.entry.offset);
         match &point.exit {

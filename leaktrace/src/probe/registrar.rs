@@ -70,7 +70,9 @@ impl Registrar {
                     for (i, offset) in event.offsets.iter().enumerate() {
                         match self.event(kernel, file, event, &format!("{name}_{i}"), &[*offset]) {
                             Ok(event) => registered.events.push(event),
-                            Err(why) => refused.push(Refused { program: event.program, offset: *offset, why }),
+                            Err(why) => {
+                                refused.push(Refused { program: event.program, offset: *offset, why })
+                            }
                         }
                     }
                 }

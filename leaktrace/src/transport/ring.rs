@@ -45,7 +45,8 @@ impl Ring {
 
     /// Sleeps until the kernel side wakes the agent, or for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Result<(), RingError> {
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
         let timeout = rustix::event::Timespec {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
