@@ -77,11 +77,6 @@ impl Recipe {
         self.flags(&["-m32", "-nostdlib", "-static", "-ffreestanding", "-fno-pic"])
     }
 
-    /// The source's file name extension: its language.
-    pub fn extension(&self) -> &str {
-        self.source.extension().and_then(OsStr::to_str).unwrap_or_default()
-    }
-
     /// The path of the program; `None`, with the reason on stderr, if the machine cannot build it.
     pub fn build(&self) -> Option<PathBuf> {
         match self.built() {

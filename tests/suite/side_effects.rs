@@ -55,6 +55,7 @@ fn a_leaktrace_that_ends_leaves_nothing_behind() {
     let session = Leaktrace::run().pid(program.pid()).start().ready();
     let agent = session.pid();
     program.go();
+    assert!(!breakpoints::in_process(program.pid()).is_empty(), "a traced process has breakpoints");
     assert_eq!(session.stop().code, Some(0));
     assert_eq!(breakpoints::in_process(program.pid()), []);
     assert_eq!(definitions_of(agent), Vec::<String>::new());
@@ -102,6 +103,7 @@ fn an_idle_target_costs_next_to_nothing() {
     let Some(path) = fixture(&steady()) else { return };
     let program = Program::start(&path);
     let session = Leaktrace::run().pid(program.pid()).start().ready();
+    assert!(!breakpoints::in_process(program.pid()).is_empty(), "a traced process has breakpoints");
     // What the start costs is not the question.
     std::thread::sleep(Duration::from_secs(1));
     let share = cpu::share(session.pid(), Duration::from_secs(4));

@@ -1,7 +1,5 @@
 //! The truths themselves: valgrind and the kernel, who know nothing of leaktrace, agree with them.
 
-use std::path::Path;
-
 use leaktrace_tests::compile::Recipe;
 use leaktrace_tests::environment;
 use leaktrace_tests::oracle;
@@ -16,31 +14,32 @@ enum Rest {
 }
 
 #[test]
-fn valgrind_agrees_with_the_truths() {
-    let Some(valgrind) = environment::tool("valgrind") else { return };
-    for (recipe, rest) in [
-        (Recipe::new("stacks.c"), Rest::Nothing),
-        (Recipe::new("threads.c").flags(&["-pthread"]), Rest::Nothing),
-        (Recipe::new("churn.c").flags(&["-pthread"]), Rest::Nothing),
-        (Recipe::new("realloc.c").flags(&["-pthread"]), Rest::Nothing),
-        (Recipe::new("functions.c"), Rest::Nothing),
-        (Recipe::new("allocators.c").flags(&["-pthread"]), Rest::Nothing),
-        (Recipe::new("allocators_cxx.cpp"), Rest::Nothing),
-        (Recipe::new("cxx.cpp"), Rest::Nothing),
-        (Recipe::new("rust.rs"), Rest::Runtime),
-        (Recipe::new("burst.c").flags(&["-pthread"]), Rest::Nothing),
-        (Recipe::new("fork_exec.c"), Rest::Nothing),
-        (Recipe::new("short.c"), Rest::Nothing),
-    ] {
-        let c = recipe.extension() != "rs";
-        let recipe = if c { recipe.flags(&["-DUNDER_VALGRIND"]) } else { recipe };
-        let Some(path) = recipe.build() else { return };
-        assert_valgrind_agrees(&valgrind, &path, rest);
+fn valgrind_agrees_about_single_threads() {
+    for file in ["stacks.c", "functions.c", "short.c", "cxx.cpp", "allocators_cxx.cpp"] {
+        assert_valgrind_agrees(&Recipe::new(file).flags(&["-DUNDER_VALGRIND"]), Rest::Nothing);
     }
 }
 
-fn assert_valgrind_agrees(valgrind: &Path, path: &Path, rest: Rest) {
-    let (stdout, seen) = oracle::valgrind(valgrind, path);
+#[test]
+fn valgrind_agrees_about_threads() {
+    for file in ["threads.c", "churn.c", "realloc.c", "allocators.c", "burst.c"] {
+        assert_valgrind_agrees(&Recipe::new(file).flags(&["-pthread"]), Rest::Nothing);
+    }
+}
+
+#[test]
+fn valgrind_agrees_about_processes() {
+    assert_valgrind_agrees(&Recipe::new("fork_exec.c"), Rest::Nothing);
+}
+
+#[test]
+fn valgrind_agrees_about_rust() {
+    assert_valgrind_agrees(&Recipe::new("rust.rs"), Rest::Runtime);
+}
+
+fn assert_valgrind_agrees(recipe: &Recipe, rest: Rest) {
+    let (Some(valgrind), Some(path)) = (environment::tool("valgrind"), recipe.build()) else { return };
+    let (stdout, seen) = oracle::valgrind(&valgrind, &path);
     let truths = truths_of(&stdout);
     assert!(!truths.is_empty(), "{} tells nothing", path.display());
     // Of a process that tells more than once, the last is true at its exit.
