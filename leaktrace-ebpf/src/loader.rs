@@ -14,7 +14,10 @@ use crate::gate::Thread;
 use crate::hold::{NEW_GENERATION, hold};
 
 /// `_dl_debug_state()`.
-#[uprobe]
+///
+/// Sleepable, since it waits: placing a breakpoint takes an RCU grace period, and a program that is not
+/// sleepable is a reader that the grace period waits for.
+#[uprobe(sleepable)]
 pub fn libraries(_ctx: ProbeContext) -> u32 {
     let Some(thread) = Thread::current() else { return 0 };
     let traced = thread.traced();

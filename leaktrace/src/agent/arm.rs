@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::notes::Notes;
 use crate::allocator::{self, DiscoverError, Discovery, Exit};
 use crate::event::{Kind, Pid};
 use crate::probe::load::KernelSide;
+use crate::probe::perf::Placement;
 use crate::probe::plan::plan;
 use crate::probe::registrar::{RegisteredFile, Registrar};
 use crate::target::{FileId, Mappings, ModuleFile};
@@ -45,7 +46,32 @@ struct KnownFile {
 struct Armed {
     /// The task that carries them.
     tid: u32,
+    /// Its perf events by file.
     files: FxHashMap<FileId, Vec<OwnedFd>>,
+}
+
+impl Armed {
+    fn on(pid: Pid) -> Self {
+        Self { tid: pid.0, files: FxHashMap::default() }
+    }
+
+    /// Adds it to a file's events; whether there was anything to add.
+    fn add(
+        &mut self,
+        known: &KnownFile,
+        id: FileId,
+        placement: Placement,
+        notes: &Notes,
+    ) -> io::Result<bool> {
+        let Some(events) = &known.events else { return Ok(false) };
+        if self.files.contains_key(&id) {
+            return Ok(false);
+        }
+        let descriptors = events.arm(self.tid, placement)?;
+        notes.probes_placed(descriptors.len(), 0);
+        self.files.insert(id, descriptors);
+        Ok(true)
+    }
 }
 
 /// What arming a process came to.
@@ -71,48 +97,53 @@ impl Armer {
         }
     }
 
-    /// Makes the events of `mappings`' files without arming anyone: a process that maps them later waits less.
+    /// Makes the events of `mappings`' files without arming anyone: [`Self::arm_ahead`] then covers them.
     pub fn prepare(&mut self, mappings: &Mappings) {
         for file in mappings.files() {
             self.know(file);
         }
     }
 
-    /// Adds the process to the events of every file that it maps and was not added to yet.
+    /// Adds the process to the events of every file that it maps and was not added to yet. Takes an RCU grace
+    /// period: the process may run or be paused, but no CPU may wait for the answer.
     pub fn arm(&mut self, pid: Pid, mappings: &Mappings) -> io::Result<ArmOutcome> {
         let mut outcome = ArmOutcome::default();
         for file in mappings.files() {
             self.know(file);
             let Some(known) = self.files.get(&file.id()) else { continue };
-            let Some(events) = &known.events else { continue };
             outcome.allocators.extend(&known.allocators);
-            let armed =
-                self.armed.entry(pid).or_insert_with(|| Armed { tid: pid.0, files: FxHashMap::default() });
-            if armed.files.contains_key(&file.id()) {
-                continue;
-            }
-            let descriptors = events.arm(armed.tid)?;
-            self.notes.probes_placed(descriptors.len(), 0);
-            outcome.new_files += 1;
-            armed.files.insert(file.id(), descriptors);
+            let armed = self.armed.entry(pid).or_insert_with(|| Armed::on(pid));
+            outcome.new_files += usize::from(armed.add(known, file.id(), Placement::Now, &self.notes)?);
         }
         Ok(outcome)
     }
 
-    /// Adds a forked child to the events of its parent: it has the same mappings, and its copies of the
-    /// breakpoints are taken away if nobody wants them.
-    pub fn arm_child(&mut self, parent: Pid, child: Pid) -> io::Result<()> {
-        let Some(files) =
-            self.armed.get(&parent).map(|armed| armed.files.keys().copied().collect::<Vec<_>>())
-        else {
-            return Ok(());
+    /// Adds a process that begins a program, and maps `mappings` so far, to the events of all other files that
+    /// are known: its breakpoints will come with its mappings. Takes microseconds. Returns whether
+    /// [`Self::arm`] is needed besides, for what is mapped already.
+    pub fn arm_ahead(&mut self, pid: Pid, mappings: &Mappings) -> io::Result<bool> {
+        let armed = self.armed.entry(pid).or_insert_with(|| Armed::on(pid));
+        let mapped: FxHashSet<_> = mappings.files().map(|file| file.id()).collect();
+        for (id, known) in self.files.iter().filter(|(id, _)| !mapped.contains(id)) {
+            armed.add(known, *id, Placement::AsMapped, &self.notes)?;
+        }
+        let is_placed = |id| match self.files.get(id) {
+            None => false,
+            // Events that the task had before it began the program were there when the file was mapped.
+            Some(known) => known.events.is_none() || armed.files.contains_key(id),
         };
-        let mut armed = Armed { tid: child.0, files: FxHashMap::default() };
-        for id in files {
-            let Some(events) = self.files.get(&id).and_then(|known| known.events.as_ref()) else { continue };
-            let descriptors = events.arm(child.0)?;
-            self.notes.probes_placed(descriptors.len(), 0);
-            armed.files.insert(id, descriptors);
+        Ok(!mapped.iter().all(is_placed))
+    }
+
+    /// Adds a forked child to the events of its parent: its memory is a copy, breakpoints included, which are
+    /// taken away if nobody wants them. Takes microseconds.
+    pub fn arm_child(&mut self, parent: Pid, child: Pid) -> io::Result<()> {
+        let mut armed = Armed::on(child);
+        let files = self.armed.get(&parent).map(|parent| &parent.files);
+        for id in files.into_iter().flat_map(|files| files.keys()) {
+            if let Some(known) = self.files.get(id) {
+                armed.add(known, *id, Placement::AsMapped, &self.notes)?;
+            }
         }
         self.disarm(child);
         self.armed.insert(child, armed);
@@ -126,7 +157,7 @@ impl Armer {
         for (id, descriptors) in &mut armed.files {
             let Some(events) = self.files.get(id).and_then(|known| known.events.as_ref()) else { continue };
             // The new ones first: the breakpoints stay in place.
-            *descriptors = events.arm(tid)?;
+            *descriptors = events.arm(tid, Placement::Now)?;
         }
         Ok(())
     }
@@ -136,11 +167,6 @@ impl Armer {
         if let Some(armed) = self.armed.remove(&pid) {
             self.notes.probes_removed(armed.files.values().map(Vec::len).sum());
         }
-    }
-
-    /// Whether the process has any probe.
-    pub fn is_armed(&self, pid: Pid) -> bool {
-        self.armed.contains_key(&pid)
     }
 
     /// Takes all probes away and removes all events.

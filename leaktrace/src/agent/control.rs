@@ -15,6 +15,7 @@ use super::intake::Intake;
 use super::notes::Notes;
 use crate::event::{Pid, ProcessKey};
 use crate::probe::gate::{Gate, GateError};
+use crate::probe::pause::Pause;
 use crate::target::{ModuleRegistry, Process, ProcessError};
 use crate::transport::{Ring, RingError};
 
@@ -104,14 +105,19 @@ impl Control {
         watched
     }
 
-    /// Opens the gate for a process that waits to run its program; its exec arms it.
-    pub fn expect(&mut self, key: ProcessKey) -> Result<(), GateError> {
-        self.gate().open(key, true)
+    /// Opens the gate for a process that is about to run its program; its exec arms it.
+    pub fn expect(&mut self, process: &Process) -> Result<(), WatchError> {
+        // Events that are on the task before its exec are in the loader from its first instruction.
+        let mappings = self.registry.capture(process.key(), 0)?;
+        let pid = process.key().pid;
+        self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
+        Ok(self.gate().open(process.key(), true)?)
     }
 
     /// Answers requests until `stop`, then takes all probes away. Returns what is left to shut down.
     pub fn serve(mut self, ring: &mut Ring, stop: &AtomicBool) -> Result<Self, RingError> {
         const LOOK_FOR_STOP: Duration = Duration::from_millis(50);
+        go_first();
         while !stop.load(Ordering::Acquire) {
             let mut requests = Vec::new();
             ring.drain(usize::MAX, |bytes| requests.extend(parse(bytes)));
@@ -152,16 +158,27 @@ impl Control {
         }
     }
 
+    /// A process has begun a program and waits in the kernel, on a CPU that does nothing else meanwhile. What
+    /// takes long is done after it was let go, while it is paused.
     fn exec(&mut self, key: ProcessKey, generation: u32, comm: &str) -> Result<(), WatchError> {
+        let pid = key.pid;
         let mappings = self.registry.capture(key, generation)?;
-        let outcome =
-            self.armer.arm(key.pid, &mappings).map_err(|source| WatchError::Arm { pid: key.pid, source })?;
-        self.announce(key.pid, comm, &outcome.allocators);
-        if !self.armer.is_armed(key.pid) {
-            self.notes.incomplete(
-                WatchError::NothingToProbe { pid: key.pid, exe: mappings.exe().to_string() }.to_string(),
-            );
-        }
+        let more = self.armer.arm_ahead(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
+        let _pause = if more {
+            let pause = Pause::begin(pid);
+            if let Err(error) = &pause {
+                self.notes.incomplete(format!(
+                    "process {pid} ({comm}) can't be paused for its probes ({error}; does a debugger have it?): \
+                     its first allocations may be missing"
+                ));
+            }
+            pause.ok()
+        } else {
+            None
+        };
+        self.release(pid, false);
+        let outcome = self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
+        self.announce(pid, comm, &outcome.allocators);
         Ok(())
     }
 
@@ -213,6 +230,16 @@ impl Control {
         let allocators: Vec<_> = allocators.iter().copied().collect();
         tracing::debug!(%pid, comm, ?allocators, "armed");
         eprintln!("tracing {pid} ({comm})");
+    }
+}
+
+/// Lets this thread run before all ordinary ones: a process, and the CPU it is on, may be waiting for it, and
+/// on a machine that is busy with what is traced it would wait its turn.
+fn go_first() {
+    let parameter = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter is valid for the call; 0 is this thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameter) } != 0 {
+        tracing::debug!(error = %std::io::Error::last_os_error(), "requests are answered at ordinary priority");
     }
 }
 

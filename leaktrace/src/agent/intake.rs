@@ -8,10 +8,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::decode::decode;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Moment};
 use crate::transport::{Pace, Ring, RingError};
 
 /// Records that are applied while the ledger is locked once: a fraction of a millisecond.
@@ -40,8 +40,8 @@ impl Intake {
     }
 
     /// Time since the trace began.
-    pub fn now(&self) -> Duration {
-        self.start.elapsed()
+    pub fn now(&self) -> Moment {
+        Moment(self.start.elapsed())
     }
 
     /// The ledger; records wait meanwhile.

@@ -13,7 +13,7 @@ use leaktrace_common::stack::Ending;
 use super::intake::Intake;
 use super::notes::Notes;
 use crate::event::{Frames, ProcessKey, StackId};
-use crate::ledger::{LedgerSnapshot, Limits};
+use crate::ledger::{LedgerSnapshot, Limits, Moment};
 use crate::metrics::groups::{self, GroupTotals, ProcessTotals};
 use crate::metrics::{Latest, MetricsSnapshot};
 use crate::probe::gate::Gate;
@@ -90,7 +90,7 @@ impl Observer {
         let mut resolver =
             StackResolver { registry: &self.registry, symbolizer: &mut self.symbolizer, stacks };
         let mut report = report::build(&snapshot, &mut resolver, &facts);
-        self.history.record(now, &report);
+        self.history.record(now.0, &report);
         self.history.judge(&mut report);
         report
     }
@@ -139,7 +139,7 @@ impl Observer {
         }
     }
 
-    fn snapshot(&self, now: Duration) -> (LedgerSnapshot, HashMap<StackId, Frames>) {
+    fn snapshot(&self, now: Moment) -> (LedgerSnapshot, HashMap<StackId, Frames>) {
         let ledger = self.intake.ledger();
         let snapshot = ledger.snapshot(now, self.min_age);
         let ids = snapshot.processes.iter().flat_map(|process| &process.sites).filter_map(|site| site.stack);
@@ -147,7 +147,7 @@ impl Observer {
         (snapshot, stacks)
     }
 
-    fn facts(&self, now: Duration, snapshot: &LedgerSnapshot) -> Facts {
+    fn facts(&self, now: Moment, snapshot: &LedgerSnapshot) -> Facts {
         let counts = self.counters.read();
         let mut counters: BTreeMap<String, u64> =
             counts.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect();
@@ -161,7 +161,7 @@ impl Observer {
             (process.key, ProcessFacts { exe, rss_bytes })
         });
         Facts {
-            duration: now,
+            duration: now.0,
             counters,
             warnings: self.notes.warnings(),
             degraded: !self.notes.is_complete(),

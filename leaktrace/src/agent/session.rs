@@ -113,7 +113,7 @@ impl Session {
         };
         let observer =
             Observer::new(Arc::clone(&intake), registry, notes, gate, counters, limits, config.min_age);
-        let mut session = Self {
+        let session = Self {
             intake,
             stop,
             control,
@@ -131,7 +131,6 @@ impl Session {
                 });
             }
         };
-        session.ends_with_targets &= child.is_none();
         eprintln!("ready: tracing {}", describe(&config.target));
         Ok(Started { session, observer, child })
     }
@@ -172,12 +171,10 @@ fn prepare_targets(
                     failures.push(error);
                 }
             }
-            if failures.len() == pids.len()
-                && let Some(first) = failures.into_iter().next()
-            {
-                return Err(first.into());
+            if failures.len() == pids.len() {
+                return Err(failures.remove(0).into());
             }
-            failures_as_notes(failures, notes);
+            failures.into_iter().for_each(|failure| notes.incomplete(failure.to_string()));
             Ok(None)
         }
         Target::Comm(patterns) => {
@@ -199,15 +196,9 @@ fn prepare_targets(
         Target::Command { program, args } => {
             let launched =
                 launch(program, args).with_context(|| format!("can't start {}", program.display()))?;
-            control.expect(Process::open(Pid(launched.pid))?.key())?;
+            control.expect(&Process::open(Pid(launched.pid))?)?;
             Ok(Some(launched))
         }
-    }
-}
-
-fn failures_as_notes(failures: Vec<WatchError>, notes: &Notes) {
-    for failure in failures {
-        notes.incomplete(failure.to_string());
     }
 }
 

@@ -82,7 +82,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(super) top: Option<NonZeroUsize>,
     /// Leave out what is younger: it may still be freed
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = units::duration)]
     pub(super) min_age: Duration,
     /// Trace these kinds of memory
     #[arg(

@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
@@ -62,7 +65,8 @@ fn trace(
     let result = runtime.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut child_gone = wait_for(child);
+        let child_gone = wait_for(child);
+        tokio::pin!(child_gone);
         let end = async {
             match config.duration {
                 Some(duration) => sleep(duration).await,
@@ -80,7 +84,7 @@ fn trace(
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
                 () = &mut end => break,
-                _ = &mut child_gone => break,
+                () = &mut child_gone => break,
                 _ = look.tick() => if session.is_over() { break },
                 _ = report.tick() => {
                     observer.drain();
@@ -114,21 +118,25 @@ fn every(period: Duration) -> tokio::time::Interval {
 }
 
 /// Ends when the command has; never if there is none.
-async fn wait_for_child(child: Option<Child>) {
+///
+/// It waits for a pidfd, not for the child: while the child is paused for its probes, a `wait` would take the
+/// stop that the pausing thread waits for.
+async fn wait_for(child: Option<Child>) {
     let Some(mut child) = child else { return pending().await };
     let (gone, ended) = oneshot::channel();
-    let waiting = std::thread::Builder::new().name("wait".to_owned()).spawn(move || {
+    let watch = move || -> rustix::io::Result<()> {
+        let pid = Pid::from_raw(child.id() as i32).ok_or(Errno::SRCH)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None) == Err(Errno::INTR) {}
         let _ = child.wait();
         let _ = gone.send(());
-    });
-    match waiting {
-        Ok(_) => drop(ended.await),
-        Err(_) => pending().await,
+        Ok(())
+    };
+    // Without the thread, the ledger knows of the end too: `Session::is_over`.
+    let watching = std::thread::Builder::new().name("wait".to_owned()).spawn(watch);
+    if watching.is_err() || ended.await.is_err() {
+        pending().await
     }
-}
-
-fn wait_for(child: Option<Child>) -> std::pin::Pin<Box<dyn Future<Output = ()>>> {
-    Box::pin(wait_for_child(child))
 }
 
 fn print(config: &RunConfig, observer: &mut Observer) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ pub mod emulation;
 pub mod gate;
 pub mod guardian;
 pub mod load;
+pub mod pause;
 pub mod perf;
 pub mod plan;
 pub mod registrar;

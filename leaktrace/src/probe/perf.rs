@@ -11,9 +11,21 @@ const PERF_TYPE_TRACEPOINT: u32 = 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 /// `_IOW('$', 8, __u32)`
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
-/// Bit 0 of the attribute's flags. A disabled event costs the scheduler nothing to switch, and its process has
+/// Bit 0 of the attribute's flags. A disabled event costs the scheduler little to switch, and its process has
 /// its breakpoints all the same.
 const DISABLED: u64 = 1;
+/// Bit 12 of the attribute's flags.
+const ENABLE_ON_EXEC: u64 = 1 << 12;
+
+/// When the breakpoints of an event come into its task's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// At once, into all that is mapped. Takes an RCU grace period: never while a CPU waits for the answer.
+    Now,
+    /// They are there already (a fork copies them), or come when the file is mapped. Takes microseconds: the
+    /// kernel relies on `enable_on_exec` here, see `trace_uprobe_filter_add`.
+    AsMapped,
+}
 
 /// `struct perf_event_attr`, as far as its first published version (64 bytes).
 #[repr(C)]
@@ -34,12 +46,15 @@ struct Attributes {
 /// Opens a tracepoint's event on the task `tid`, disabled.
 ///
 /// The breakpoints are in the memory of that task and of all that share it.
-pub fn open(tracepoint: u64, tid: u32) -> io::Result<OwnedFd> {
+pub fn open(tracepoint: u64, tid: u32, placement: Placement) -> io::Result<OwnedFd> {
     let attributes = Attributes {
         kind: PERF_TYPE_TRACEPOINT,
         size: size_of::<Attributes>() as u32,
         config: tracepoint,
-        flags: DISABLED,
+        flags: match placement {
+            Placement::Now => DISABLED,
+            Placement::AsMapped => DISABLED | ENABLE_ON_EXEC,
+        },
         ..Attributes::default()
     };
     let (any_cpu, no_group): (libc::c_int, libc::c_int) = (-1, -1);

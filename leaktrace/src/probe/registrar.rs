@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use super::load::KernelSide;
-use super::perf;
+use super::perf::{self, Placement};
 use super::plan::PlannedEvent;
 use super::tracefs::{Definition, Tracefs};
 
@@ -97,7 +97,7 @@ impl Registrar {
             kernel.uprobe(event.program).ok_or_else(|| format!("no program `{}`", event.program))?;
         let definition =
             self.tracefs.define(name, event.kind, file, offsets).map_err(|error| error.to_string())?;
-        let anchor = perf::open(definition.id, self.anchor)
+        let anchor = perf::open(definition.id, self.anchor, Placement::Now)
             .and_then(|anchor| perf::set_program(anchor.as_fd(), program).map(|()| anchor));
         match anchor {
             Ok(anchor) => Ok(RegisteredEvent { definition, anchor }),
@@ -126,8 +126,8 @@ impl Registrar {
 
 impl RegisteredFile {
     /// Puts the file's breakpoints into the memory of the task `tid`; closing the descriptors takes them away.
-    pub fn arm(&self, tid: u32) -> io::Result<Vec<OwnedFd>> {
-        self.events.iter().map(|event| perf::open(event.definition.id, tid)).collect()
+    pub fn arm(&self, tid: u32, placement: Placement) -> io::Result<Vec<OwnedFd>> {
+        self.events.iter().map(|event| perf::open(event.definition.id, tid, placement)).collect()
     }
 
     /// Number of events.
