@@ -5,11 +5,11 @@
 //!
 //! A block takes 25 bytes of a table that is between 7/16 and 7/8 full: 29 to 57 bytes.
 
+use std::collections::BTreeMap;
 use std::mem;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use rustc_hash::FxHashMap;
 
 use super::hash::spread;
 use super::moment::Tick;
@@ -37,7 +37,7 @@ pub(super) struct Placed {
 pub(super) struct Blocks {
     table: HashTable<Placed>,
     /// At most one for a thread: it is inside a `realloc`, or the end of that was lost.
-    lifted: FxHashMap<Tid, Placed>,
+    lifted: BTreeMap<Tid, Placed>,
 }
 
 /// A table below this many blocks stays as it is: it has 100 kB at most.
@@ -97,7 +97,7 @@ impl Blocks {
     /// A child's copy. It has only the thread that forked: what others had lifted is where it was, unless
     /// that is taken. `account` is the child's and knows all of it.
     pub fn inherited(&self, account: &mut Account<'_>) -> Self {
-        let mut copy = Self { table: self.table.clone(), lifted: FxHashMap::default() };
+        let mut copy = Self { table: self.table.clone(), lifted: BTreeMap::new() };
         for Placed { addr, block } in self.lifted.values() {
             if copy.contains(*addr) {
                 account.leave(block);

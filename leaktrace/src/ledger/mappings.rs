@@ -49,7 +49,7 @@ pub(super) struct Mappings {
     /// Unmappings so far.
     unmappings: u64,
     /// By thread: what its `mremap` is moving. Still outstanding. Never empty.
-    moving: FxHashMap<Tid, Pieces>,
+    moving: BTreeMap<Tid, Pieces>,
 }
 
 impl Mappings {

@@ -3,9 +3,11 @@
 
 mod bounds;
 mod lives;
+mod model;
 
 mod ranges;
 mod rules;
+mod truth;
 
 use std::num::NonZeroU64;
 use std::time::Duration;
