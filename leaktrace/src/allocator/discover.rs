@@ -218,7 +218,10 @@ impl<'d> Survey<'d> {
             },
             null_is_nothing: role == Role::Free,
         };
-        let Some(picked) = pick(self.text.image(), function, &demand) else {
+        let picked = pick(function, &demand);
+        let Some((place, entry)) = picked.and_then(|p| {
+            Some((p.place, Site::new(self.text.image(), &p.instruction, p.treatment, p.depth)?))
+        }) else {
             found.problem(claim, "the kernel can't probe the instructions at its start");
             return None;
         };
@@ -227,8 +230,8 @@ impl<'d> Survey<'d> {
             (true, false) => Exit::ReturnProbe,
             (true, true) => Exit::ReturnSites(self.return_sites(claim, function, found)?),
         };
-        let role = if picked.place == 0 { role } else { shifted.unwrap_or(role) };
-        Some(ProbePoint { function: claim.name.clone(), role, entry: picked.site, exit })
+        let role = if place == 0 { role } else { shifted.unwrap_or(role) };
+        Some(ProbePoint { function: claim.name.clone(), role, entry, exit })
     }
 
     fn return_sites(
