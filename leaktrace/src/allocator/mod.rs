@@ -18,6 +18,8 @@ mod musl;
 mod recognise;
 mod returns;
 mod tcmalloc;
+#[cfg(test)]
+mod tests;
 
 pub use discover::{DiscoverError, Discovery, Exit, ProbePoint, Problem, discover};
 
