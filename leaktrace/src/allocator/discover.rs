@@ -86,15 +86,25 @@ pub enum DiscoverError {
 pub fn discover(file: File, path: &Path, debug_roots: &[PathBuf]) -> Result<Discovery, DiscoverError> {
     let bytes = Bytes::new(file);
     let image = Image::parse(&bytes)?;
-    let debug_bytes =
-        if image.has(SymbolTable::Full) { None } else { debug_file::open(&image, path, debug_roots) };
-    let debug_image = debug_bytes.as_ref().and_then(|bytes| Image::parse(bytes).ok());
-    if image.is_static_program() && !image.has(SymbolTable::Full) && debug_image.is_none() {
-        return Err(DiscoverError::Stripped { build_id: image.build_id() });
+    let mut images = vec![image];
+    let mut defined = Defined::read(&images)?;
+    let mut claims = defined.claims();
+    // What a library has for others is in its dynamic symbols. A program may have more, and so may a library
+    // that keeps an allocator to itself.
+    let debug_bytes = (!image.has(SymbolTable::Full) && (image.is_program() || claims.is_empty()))
+        .then(|| debug_file::open(&image, path, debug_roots))
+        .flatten();
+    match &debug_bytes {
+        Some(bytes) => {
+            images.push(Image::parse(bytes)?);
+            defined = Defined::read(&images)?;
+            claims = defined.claims();
+        }
+        None if image.is_static_program() && !image.has(SymbolTable::Full) => {
+            return Err(DiscoverError::Stripped { build_id: image.build_id() });
+        }
+        None => {}
     }
-    let images: Vec<_> = [Some(image), debug_image].into_iter().flatten().collect();
-    let defined = Defined::read(&images)?;
-    let claims = defined.claims();
     if claims.is_empty() {
         return Ok(Discovery::default());
     }
@@ -218,7 +228,10 @@ impl<'d> Survey<'d> {
             },
             null_is_nothing: role == Role::Free,
         };
-        let Some(picked) = pick(self.text.image(), function, &demand) else {
+        let picked = pick(function, &demand);
+        let Some((place, entry)) = picked.and_then(|p| {
+            Some((p.place, Site::new(self.text.image(), &p.instruction, p.treatment, p.depth)?))
+        }) else {
             found.problem(claim, "the kernel can't probe the instructions at its start");
             return None;
         };
@@ -227,8 +240,8 @@ impl<'d> Survey<'d> {
             (true, false) => Exit::ReturnProbe,
             (true, true) => Exit::ReturnSites(self.return_sites(claim, function, found)?),
         };
-        let role = if picked.place == 0 { role } else { shifted.unwrap_or(role) };
-        Some(ProbePoint { function: claim.name.clone(), role, entry: picked.site, exit })
+        let role = if place == 0 { role } else { shifted.unwrap_or(role) };
+        Some(ProbePoint { function: claim.name.clone(), role, entry, exit })
     }
 
     fn return_sites(

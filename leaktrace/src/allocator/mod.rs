@@ -18,6 +18,8 @@ mod musl;
 mod recognise;
 mod returns;
 mod tcmalloc;
+#[cfg(test)]
+mod tests;
 
 pub use discover::{DiscoverError, Discovery, Exit, ProbePoint, Problem, discover};
 
@@ -44,6 +46,8 @@ pub enum Role {
     PosixMemalign,
     /// `f(block, …)` gives a block back.
     Free,
+    /// The same after the function has moved the block's address to its second argument's register.
+    FreeSecond,
     /// A C++ `operator new` that calls one of the above: its caller is the site. Seen at its entry only.
     New,
     /// `mmap(_, length, …)`.
@@ -61,7 +65,7 @@ impl Role {
     pub const fn arguments(self) -> &'static [Register] {
         match self {
             Self::Malloc | Self::Free => &[Register::RDI],
-            Self::SizeSecond | Self::Mmap => &[Register::RSI],
+            Self::SizeSecond | Self::FreeSecond | Self::Mmap => &[Register::RSI],
             Self::Calloc | Self::Realloc | Self::Munmap => &[Register::RDI, Register::RSI],
             Self::CallocSecond | Self::ReallocSecond => &[Register::RSI, Register::RDX],
             Self::Reallocarray => &[Register::RDI, Register::RSI, Register::RDX],
@@ -81,6 +85,7 @@ impl Role {
             Self::CallocSecond => Self::Calloc,
             Self::Realloc => Self::ReallocSecond,
             Self::ReallocSecond => Self::Realloc,
+            Self::Free => Self::FreeSecond,
             _ => return None,
         })
     }
@@ -102,7 +107,7 @@ impl Role {
 
     /// Whether what it returns must be seen.
     const fn returns_something(self) -> bool {
-        !matches!(self, Self::Free | Self::New | Self::LoaderState)
+        !matches!(self, Self::Free | Self::FreeSecond | Self::New | Self::LoaderState)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::OnceCell;
 
-use gimli::{BaseAddresses, EhFrame, EhFrameHdr, EndianSlice, ParsedEhFrameHdr, UnwindSection};
+use gimli::{BaseAddresses, CieOrFde, EhFrame, EhFrameHdr, EndianSlice, ParsedEhFrameHdr, UnwindSection};
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use rustc_hash::FxHashMap;
 
@@ -95,11 +95,13 @@ pub struct Text<'d> {
     unwind: OnceCell<Option<Unwind<'d>>>,
 }
 
+/// Where the unwind table says that functions are.
 #[derive(Debug)]
-struct Unwind<'d> {
-    header: ParsedEhFrameHdr<Reader<'d>>,
-    frames: EhFrame<Reader<'d>>,
-    bases: BaseAddresses,
+enum Unwind<'d> {
+    /// Searched with the index that shared files have.
+    Indexed { index: ParsedEhFrameHdr<Reader<'d>>, frames: EhFrame<Reader<'d>>, bases: BaseAddresses },
+    /// Start and length of each, in order of the starts: a static program has no index.
+    Listed(Vec<(u64, u64)>),
 }
 
 impl<'d> Text<'d> {
@@ -145,24 +147,45 @@ impl<'d> Text<'d> {
         slot.then(|| self.imports.get(&instruction.ip_rel_memory_address()).copied()).flatten()
     }
 
+    /// Bytes from an address to the end of its function.
     fn size_by_unwind_table(&self, address: u64) -> Option<u64> {
         let unwind = self.unwind.get_or_init(|| Unwind::read(&self.image)).as_ref()?;
-        let entry = unwind
-            .header
-            .table()?
-            .fde_for_address(&unwind.frames, &unwind.bases, address, EhFrame::cie_from_offset)
-            .ok()?;
-        entry.initial_address().checked_add(entry.len())?.checked_sub(address)
+        let (start, len) = match unwind {
+            Unwind::Indexed { index, frames, bases } => {
+                let entry =
+                    index.table()?.fde_for_address(frames, bases, address, EhFrame::cie_from_offset).ok()?;
+                (entry.initial_address(), entry.len())
+            }
+            Unwind::Listed(functions) => {
+                let after = functions.partition_point(|(start, _)| *start <= address);
+                *functions.get(after.checked_sub(1)?)?
+            }
+        };
+        start.checked_add(len)?.checked_sub(address).filter(|size| *size > 0)
     }
 }
 
 impl<'d> Unwind<'d> {
     fn read(image: &Image<'d>) -> Option<Self> {
-        let (header_at, header) = image.section(".eh_frame_hdr")?;
         let (frames_at, frames) = image.section(".eh_frame")?;
-        let bases = BaseAddresses::default().set_eh_frame_hdr(header_at).set_eh_frame(frames_at);
-        let header = EhFrameHdr::new(header, gimli::LittleEndian).parse(&bases, 8).ok()?;
-        Some(Self { header, frames: EhFrame::new(frames, gimli::LittleEndian), bases })
+        let bases = BaseAddresses::default().set_eh_frame(frames_at);
+        let frames = EhFrame::new(frames, gimli::LittleEndian);
+        if let Some((index_at, index)) = image.section(".eh_frame_hdr") {
+            let bases = bases.set_eh_frame_hdr(index_at);
+            let index = EhFrameHdr::new(index, gimli::LittleEndian).parse(&bases, 8).ok()?;
+            return Some(Self::Indexed { index, frames, bases });
+        }
+        let mut functions = Vec::new();
+        let mut entries = frames.entries(&bases);
+        while let Ok(Some(entry)) = entries.next() {
+            if let CieOrFde::Fde(partial) = entry
+                && let Ok(function) = partial.parse(EhFrame::cie_from_offset)
+            {
+                functions.push((function.initial_address(), function.len()));
+            }
+        }
+        functions.sort_unstable();
+        Some(Self::Listed(functions))
     }
 }
 

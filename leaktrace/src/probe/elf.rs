@@ -186,17 +186,21 @@ impl<'d> Image<'d> {
         Ok(slots)
     }
 
-    /// Whether this is a program without a dynamic loader: all its code is in this one file.
-    pub fn is_static_program(&self) -> bool {
-        let has = |kind| self.segments.iter().any(|s| s.p_type(LE) == kind);
+    /// Whether this is a program, not a library.
+    pub fn is_program(&self) -> bool {
         match self.header.e_type(LE) {
-            elf::ET_EXEC => !has(elf::PT_INTERP),
-            elf::ET_DYN => !has(elf::PT_INTERP) && self.is_position_independent_program(),
+            elf::ET_EXEC => true,
+            elf::ET_DYN => self.is_position_independent_program(),
             _ => false,
         }
     }
 
-    /// `DF_1_PIE`: what tells a static program from a library.
+    /// Whether this is a program without a dynamic loader: all its code is in this one file.
+    pub fn is_static_program(&self) -> bool {
+        self.is_program() && !self.segments.iter().any(|s| s.p_type(LE) == elf::PT_INTERP)
+    }
+
+    /// `DF_1_PIE`: what tells such a program from a library.
     fn is_position_independent_program(&self) -> bool {
         self.segments
             .iter()
