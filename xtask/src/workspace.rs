@@ -61,10 +61,10 @@ fn executable_in(messages: &str) -> Option<PathBuf> {
         .next_back()
 }
 
-/// Compiles one C source with frame pointers left out, as distributions do, and debug information.
+/// Compiles one C source with frame pointers, by which stacks are found, and debug information.
 pub fn compile_c(source: &Path, program: &Path) -> Result<()> {
     let mut cc = Command::new("cc");
-    cc.args(["-O2", "-g", "-fomit-frame-pointer", "-fno-builtin", "-pthread", "-o"]);
+    cc.args(["-O2", "-g", "-fno-omit-frame-pointer", "-fno-builtin", "-pthread", "-o"]);
     command::run(cc.arg(program).arg(source))
 }
 
