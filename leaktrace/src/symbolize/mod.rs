@@ -146,6 +146,9 @@ impl Symbolizer {
 
     fn in_generated_code(&mut self, process: ProcessKey, address: u64) -> Option<Arc<str>> {
         let generated = self.generated.entry(process).or_default();
+        if generated.resolved.len() >= MAX_CACHED {
+            generated.resolved.clear();
+        }
         let perf_map = &mut generated.perf_map;
         let find = || {
             if perf_map.is_none() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
+use rustc_hash::FxHashSet;
 
 use super::debug_file::{DebugFiles, Sections};
 use crate::target::{ModuleFile, descriptor_path};
@@ -41,7 +42,12 @@ pub(super) struct ObjectSymbols {
     sources: Vec<Source<'static>>,
     /// Keeps the sources' paths valid.
     _open: Vec<File>,
+    names: Names,
 }
+
+/// Each name once: thousands of addresses lie in a handful of source files.
+#[derive(Debug, Default)]
+struct Names(FxHashSet<Arc<str>>);
 
 impl ObjectSymbols {
     /// Opens the file and its debug file. Parses nothing yet.
@@ -69,19 +75,19 @@ impl ObjectSymbols {
             .enable_auto_reload(false)
             .set_debug_dirs(Some(debug_files.directories))
             .build();
-        Self { symbolizer, sources, _open: open }
+        Self { symbolizer, sources, _open: open, names: Names::default() }
     }
 
     /// The functions at an address of the file, innermost first; at least one, of which nothing may be known.
     pub fn find(&mut self, address: u64) -> Vec<Symbol> {
         let mut found = None;
-        let symbolizer = &self.symbolizer;
+        let (symbolizer, names) = (&self.symbolizer, &mut self.names);
         self.sources.retain(|source| {
             if found.is_some() {
                 return true;
             }
             match symbolizer.symbolize_single(source, Input::VirtOffset(address)) {
-                Ok(Symbolized::Sym(symbol)) => found = functions(&symbol),
+                Ok(Symbolized::Sym(symbol)) => found = names.functions(&symbol),
                 Ok(Symbolized::Unknown(_)) => {}
                 Err(error) => {
                     // It would fail, and take as long, for the next address too.
@@ -112,21 +118,34 @@ fn path_with_package(path: &Path, object: &File) -> PathBuf {
     }
 }
 
-/// Innermost first; `None` if it is no answer.
-fn functions(symbol: &Sym<'_>) -> Option<Vec<Symbol>> {
-    if symbol.name.is_empty() || (symbol.size.is_none() && symbol.offset > SIZELESS_REACH) {
-        return None;
+impl Names {
+    /// Innermost first; `None` if it is no answer.
+    fn functions(&mut self, symbol: &Sym<'_>) -> Option<Vec<Symbol>> {
+        if symbol.name.is_empty() || (symbol.size.is_none() && symbol.offset > SIZELESS_REACH) {
+            return None;
+        }
+        let inlined = symbol.inlined.iter().rev();
+        let mut functions: Vec<_> =
+            inlined.map(|f| self.function(&f.name, f.code_info.as_ref(), true)).collect();
+        functions.push(self.function(&symbol.name, symbol.code_info.as_deref(), false));
+        Some(functions)
     }
-    let inlined = symbol.inlined.iter().rev().map(|f| function(&f.name, f.code_info.as_ref(), true));
-    let outermost = function(&symbol.name, symbol.code_info.as_deref(), false);
-    Some(inlined.chain([outermost]).collect())
-}
 
-fn function(name: &str, code: Option<&CodeInfo<'_>>, inlined: bool) -> Symbol {
-    Symbol {
-        function: (!name.is_empty()).then(|| name.into()),
-        file: code.map(|code| code.to_path().to_string_lossy().into()),
-        line: code.and_then(|code| code.line),
-        inlined,
+    fn function(&mut self, name: &str, code: Option<&CodeInfo<'_>>, inlined: bool) -> Symbol {
+        Symbol {
+            function: (!name.is_empty()).then(|| self.once(name)),
+            file: code.map(|code| self.once(&code.to_path().to_string_lossy())),
+            line: code.and_then(|code| code.line),
+            inlined,
+        }
+    }
+
+    fn once(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let new = Arc::<str>::from(name);
+        self.0.insert(Arc::clone(&new));
+        new
     }
 }

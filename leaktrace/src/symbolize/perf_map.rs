@@ -112,3 +112,68 @@ fn is_of(file: &File, process: ProcessKey) -> bool {
         written - boot >= i128::from(process.start_ns)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::FileTimes;
+    use std::io::Write as _;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn map(text: &str) -> (PerfMap, File) {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        (PerfMap::new(file.reopen().unwrap()), file.into_file())
+    }
+
+    fn name(map: &mut PerfMap, address: u64) -> Option<String> {
+        map.find(address).map(|name| name.to_string())
+    }
+
+    #[test]
+    fn a_name_reaches_as_far_as_its_code() {
+        let (mut map, _) = map("1000 20 a b c\n0x1020 0x10 second\n1040 0 empty\n\nnonsense\nx 1 y\n");
+        for (address, expected) in [
+            (0xfff, None),
+            (0x1000, Some("a b c")),
+            (0x101f, Some("a b c")),
+            (0x1020, Some("second")),
+            (0x1030, None),
+            (0x1040, None),
+        ] {
+            assert_eq!(name(&mut map, address).as_deref(), expected, "{address:#x}");
+        }
+        assert_eq!(map.functions.len(), 2);
+    }
+
+    #[test]
+    fn what_is_appended_is_read_on_and_half_a_line_waits() {
+        let (mut map, mut file) = map("1000 10 first\n2000 10 sec");
+        assert_eq!(name(&mut map, 0x1000).unwrap(), "first");
+        assert_eq!(name(&mut map, 0x2000), None);
+        file.write_all(b"ond\n3000 10 third\n").unwrap();
+        assert_eq!(name(&mut map, 0x2000).unwrap(), "second");
+        assert_eq!(name(&mut map, 0x3000).unwrap(), "third");
+        assert_eq!(map.read, file.metadata().unwrap().size());
+    }
+
+    #[test]
+    fn later_code_takes_the_place_of_earlier_code() {
+        let (mut map, _) = map("1000 10 a\n1010 10 b\n1020 10 c\n1018 10 later\n");
+        assert_eq!(name(&mut map, 0x1008).unwrap(), "a");
+        assert_eq!(name(&mut map, 0x1010), None);
+        assert_eq!(name(&mut map, 0x1018).unwrap(), "later");
+        assert_eq!(name(&mut map, 0x1028), None);
+    }
+
+    #[test]
+    fn a_map_from_before_the_process_is_an_earlier_ones() {
+        let (_, file) = map("");
+        let now = clock_gettime(ClockId::Boottime).tv_sec as u64 * 1_000_000_000;
+        let process = |start_ns| ProcessKey { pid: Pid(1), start_ns };
+        assert!(is_of(&file, process(now.saturating_sub(60_000_000_000))));
+        file.set_times(FileTimes::new().set_modified(SystemTime::now() - Duration::from_hours(1))).unwrap();
+        assert!(!is_of(&file, process(now)));
+    }
+}

@@ -46,9 +46,9 @@ int main(void) {
 }"#;
 
 /// The line of [`CALLS`] with a mark.
-fn line_of(mark: &str) -> Option<u32> {
+fn line_of(mark: &str) -> usize {
     let at = CALLS.lines().position(|line| line.ends_with(&format!("// {mark}"))).unwrap();
-    Some(at as u32 + 1)
+    at + 1
 }
 
 /// A registry that has seen the running program, and a symbolizer that looks for debug files in one directory.
@@ -98,7 +98,7 @@ fn shown(frame: &Frame) -> String {
 
 /// The expected form of a function of [`CALLS`] in `p.c`.
 fn at(function: &str) -> String {
-    format!("{function} p.c:{}", line_of(function).unwrap())
+    format!("{function} p.c:{}", line_of(function))
 }
 
 /// Splits a program's debug information off into `p.debug` beside it.
@@ -473,13 +473,13 @@ fn generated_code_has_the_names_of_its_perf_map() {
     let mut session = Session::of(&running);
     let mut late = Session::of(&running);
     let frame = session.resolve(anonymous).remove(0);
-    let name = Some("LazyCompile:*work app.js:7");
-    assert_eq!((frame.function.as_deref(), &*frame.module, frame.build_id), (name, "", None));
+    let name = "LazyCompile:*work app.js:7";
+    assert_eq!((frame.function.as_deref(), &*frame.module, frame.build_id), (Some(name), "", None));
     let frame = session.resolve(shared).remove(0);
     assert_eq!((frame.function.as_deref(), &*frame.module), (Some("in memfd"), "/memfd:code"));
     assert_eq!(session.names(unnamed), ["?"]);
     running.end();
-    assert_eq!(late.names(anonymous), [name.unwrap()], "the map is left behind");
+    assert_eq!(late.names(anonymous), [name], "the map is left behind");
 }
 
 #[test]
@@ -505,7 +505,9 @@ fn little_stays_loaded_and_nothing_of_what_is_gone() {
         let source = format!("void *{name}(void *(*where)(void)) {{ void *r = where(); return r; }}");
         shop.c(&source, &format!("lib{name}.so"), &["-shared", "-fPIC"]);
     };
-    ["one", "two", "three"].iter().for_each(|name| library(name));
+    for name in ["one", "two", "three"] {
+        library(name);
+    }
     let source = r#"#include <stdio.h>
         void *one(void *), *two(void *), *three(void *);
         static void *where(void) { return __builtin_return_address(0); }

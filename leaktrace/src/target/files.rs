@@ -46,7 +46,7 @@ pub enum Unkept {
     #[error("the limit on open files is reached; raise it (`ulimit -n`)")]
     Limit,
     /// It could not be opened.
-    #[error("{0}; give leaktrace CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE, or run it as root")]
+    #[error("{0}; run leaktrace as root or give it CAP_SYS_PTRACE and CAP_CHECKPOINT_RESTORE")]
     Unopened(String),
     /// Opening it could have effects: a device.
     #[error("it is no regular file")]
@@ -297,19 +297,19 @@ fn open_mapping(
     device: u64,
 ) -> io::Result<(File, Stat)> {
     let by_mapping = process.mapped_file(line.start, line.end);
-    if let Ok(file) = by_mapping {
-        let stat = fstat(&file)?;
-        return Ok((file, stat));
-    }
-    let root = root.ok_or_else(|| io::Error::other("its process's root directory can't be read"))?;
-    // With the kernel's mark, if that is part of the name.
+    let by_mapping = match by_mapping.and_then(|file| Ok((fstat(&file)?, file))) {
+        Ok((stat, file)) => return Ok((file, stat)),
+        Err(error) => error,
+    };
+    // With the kernel's mark too, if that is part of the name.
     let literal = line.path();
-    for candidate in [path, Path::new(OsStr::from_bytes(&literal))] {
-        let file = root.open(candidate)?;
-        let stat = fstat(&file)?;
-        if is_same(&stat, device, line.inode) {
+    for path in [path, Path::new(OsStr::from_bytes(&literal))] {
+        if let Some(Ok(file)) = root.map(|root| root.open(path))
+            && let Ok(stat) = fstat(&file)
+            && is_same(&stat, device, line.inode)
+        {
             return Ok((file, stat));
         }
     }
-    Err(io::Error::other("another file has its path now"))
+    Err(by_mapping)
 }

@@ -446,6 +446,35 @@ mod tests {
     }
 
     #[test]
+    fn without_the_privilege_to_open_a_mapping_a_file_is_found_by_its_path() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let shop = Workshop::new();
+        let program = shop.c(IDLE, "idle", &[]);
+        let running = Running::start(&program);
+        let process = running.process().key();
+        let capture_unprivileged = || {
+            std::thread::spawn(move || {
+                let mut sets = capabilities(None).unwrap();
+                sets.effective.remove(CapabilitySet::SYS_ADMIN | CapabilitySet::CHECKPOINT_RESTORE);
+                set_capabilities(None, sets).unwrap();
+                ModuleRegistry::new(100).capture(process, 0).unwrap()
+            })
+            .join()
+            .unwrap()
+        };
+        let mappings = capture_unprivileged();
+        assert!(mappings.files().all(|file| file.descriptor().is_ok()));
+        std::fs::remove_file(&program).unwrap();
+        std::fs::copy("/bin/true", &program).unwrap();
+        let mappings = capture_unprivileged();
+        let file = mappings.files().next().unwrap();
+        assert_eq!(file.path(), program);
+        let why = file.descriptor().unwrap_err();
+        assert!(matches!(why, Unkept::Unopened(_)), "{why}");
+        assert!(why.to_string().contains("CAP_CHECKPOINT_RESTORE"), "{why}");
+    }
+
+    #[test]
     fn many_threads_may_use_it() {
         fn shared<T: Send + Sync>() {}
         shared::<ModuleRegistry>();

@@ -2,17 +2,18 @@
 //!
 //! Comes in: a pid, or the key of a process that was seen before. Goes out: identity, name, executable,
 //! threads, resident size, or the reason for which it can't be traced. All reads go through one descriptor of
-//! `/proc/PID`, so a pid that is reused in between is an error, not another process. Never: memory, mappings.
+//! `/proc/PID`, so a pid that is reused in between is an error, not another process. Never: the target's memory.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use leaktrace_common::process::TICK_NS;
 use procfs::ProcError;
-use procfs::process::Stat;
+use procfs::process::{Process as Directory, Stat};
+use rustix::fs::OFlags;
 
 use super::root::{HOLD, READ, Root};
 use crate::event::{Comm, Pid, ProcessKey, Tid};
@@ -21,7 +22,7 @@ use crate::event::{Comm, Pid, ProcessKey, Tid};
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
 /// What the kernel appends to the path of a file that has no name any more.
-pub(super) const DELETED: &[u8] = b" (deleted)";
+const DELETED: &[u8] = b" (deleted)";
 
 /// Why a process can't be looked at or traced.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,9 @@ pub struct Listed {
 /// A user process that ran when it was opened.
 #[derive(Debug)]
 pub struct Process {
-    directory: procfs::process::Process,
+    directory: Directory,
+    /// A living thread's, if the leader has ended: the memory can't be seen through the leader any more.
+    thread: Option<Directory>,
     key: ProcessKey,
     parent: Pid,
 }
@@ -81,15 +84,17 @@ impl Process {
     /// parent has not waited for it.
     pub fn open(pid: Pid) -> Result<Self, ProcessError> {
         let failed = |error| ProcessError::of(pid, "stat", error);
-        let directory = procfs::process::Process::new(pid.0 as i32).map_err(failed)?;
+        let directory = Directory::new(pid.0 as i32).map_err(failed)?;
         let stat = directory.stat().map_err(failed)?;
         if stat.flags & KERNEL_THREAD != 0 {
             return Err(ProcessError::KernelThread { pid, comm: stat.comm });
         }
         let key = ProcessKey { pid, start_ns: stat.starttime * TICK_NS };
-        let process = Self { directory, key, parent: Pid(stat.ppid as u32) };
-        if has_ended(&stat) && process.threads()?.is_empty() {
-            return Err(ProcessError::NoSuchProcess { pid });
+        let mut process = Self { directory, thread: None, key, parent: Pid(stat.ppid as u32) };
+        if has_ended(&stat) {
+            let threads = process.threads()?;
+            let mut living = threads.iter().filter_map(|tid| open_thread(*tid, pid));
+            process.thread = Some(living.next().ok_or(ProcessError::NoSuchProcess { pid })?);
         }
         Ok(process)
     }
@@ -113,14 +118,14 @@ impl Process {
     /// Its present name.
     pub fn comm(&self) -> Result<Comm, ProcessError> {
         // Not from `stat`, which escapes a backslash.
-        let mut name = self.read("comm")?;
+        let mut name = self.read(&self.directory, "comm")?;
         name.pop();
         Ok(Comm(String::from_utf8_lossy(&name).into_owned()))
     }
 
     /// Its executable.
     pub fn exe(&self) -> Result<Exe, ProcessError> {
-        let path = self.directory.exe().map_err(|error| self.failed("exe", error))?;
+        let path = self.living().exe().map_err(|error| self.failed("exe", error))?;
         let (path, deleted) = without_deleted(path.as_os_str().as_bytes());
         Ok(Exe { path: PathBuf::from(OsStr::from_bytes(path)), deleted })
     }
@@ -128,7 +133,7 @@ impl Process {
     /// Whether the probes could work in it: a 64-bit program that we may look into.
     pub fn check_traceable(&self) -> Result<(), ProcessError> {
         let mut identification = [0; 5];
-        let mut exe = self.open_file("exe", READ)?;
+        let mut exe = self.open_file(self.living(), "exe", READ)?;
         exe.read_exact(&mut identification).map_err(|error| self.failed("exe", error.into()))?;
         // The fifth byte is the class: ELFCLASS32 is 1, which an x32 program has too.
         if identification == *b"\x7fELF\x01" {
@@ -140,7 +145,7 @@ impl Process {
 
     /// Resident memory; `None` once it has ended.
     pub fn rss_bytes(&self) -> Option<u64> {
-        let pages = self.directory.statm().ok()?.resident;
+        let pages = self.living().statm().ok()?.resident;
         (pages > 0).then(|| pages * rustix::param::page_size() as u64)
     }
 
@@ -164,30 +169,39 @@ impl Process {
 
     /// The file tree that it sees.
     pub fn root(&self) -> Result<Root, ProcessError> {
-        Ok(Root::held(self.open_file("root", HOLD)?))
+        Ok(Root::held(self.open_file(self.living(), "root", HOLD)?))
     }
 
     /// The bytes of `/proc/PID/maps`; none if it is about to end.
     pub(super) fn maps(&self) -> Result<Vec<u8>, ProcessError> {
-        self.read("maps")
+        self.read(self.living(), "maps")
     }
 
     /// The file behind one of its mappings, even if it has no name any more or another mount namespace's.
     /// Needs `CAP_CHECKPOINT_RESTORE` (or `CAP_SYS_ADMIN`).
     pub(super) fn mapped_file(&self, start: u64, end: u64) -> io::Result<File> {
         let link = format!("map_files/{start:x}-{end:x}");
-        self.directory.open_relative_flags(link, READ).map_err(io::Error::other)
+        self.living().open_relative_flags(link, READ).map_err(io::Error::other)
     }
 
-    fn read(&self, what: &'static str) -> Result<Vec<u8>, ProcessError> {
+    fn living(&self) -> &Directory {
+        self.thread.as_ref().unwrap_or(&self.directory)
+    }
+
+    fn read(&self, directory: &Directory, what: &'static str) -> Result<Vec<u8>, ProcessError> {
         let mut bytes = Vec::new();
-        let read = self.open_file(what, READ)?.read_to_end(&mut bytes);
+        let read = self.open_file(directory, what, READ)?.read_to_end(&mut bytes);
         read.map_err(|error| self.failed(what, error.into()))?;
         Ok(bytes)
     }
 
-    fn open_file(&self, what: &'static str, flags: rustix::fs::OFlags) -> Result<File, ProcessError> {
-        self.directory.open_relative_flags(what, flags).map_err(|error| self.failed(what, error))
+    fn open_file(
+        &self,
+        directory: &Directory,
+        what: &'static str,
+        flags: OFlags,
+    ) -> Result<File, ProcessError> {
+        directory.open_relative_flags(what, flags).map_err(|error| self.failed(what, error))
     }
 
     fn failed(&self, what: &'static str, error: ProcError) -> ProcessError {
@@ -220,6 +234,13 @@ pub fn list() -> Result<Vec<Listed>, ProcessError> {
     Ok(open.filter_map(|process| Some(Listed { key: process.key, comm: process.comm().ok()? })).collect())
 }
 
+/// `/proc/TID`, which is not listed but there, of a thread of a process.
+fn open_thread(tid: Tid, of: Pid) -> Option<Directory> {
+    let directory = Directory::new(tid.0 as i32).ok()?;
+    let status = directory.status().ok()?;
+    (status.tgid == of.0 as i32).then_some(directory)
+}
+
 fn has_ended(stat: &Stat) -> bool {
     matches!(stat.state, 'Z' | 'X' | 'x')
 }
@@ -231,7 +252,7 @@ pub(super) fn without_deleted(path: &[u8]) -> (&[u8], bool) {
 
 /// A path from bytes.
 pub(super) fn path_of(bytes: Vec<u8>) -> PathBuf {
-    Path::new(&OsString::from_vec(bytes)).to_path_buf()
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -326,11 +347,12 @@ mod tests {
     #[test]
     fn threads_without_their_leader() {
         let shop = Workshop::new();
-        let source = r#"
+        let source = r#"#define _GNU_SOURCE
             #include <pthread.h>
             #include <stdio.h>
             static void *wait(void *leader) {
                 pthread_join(*(pthread_t *)leader, 0);
+                pthread_setname_np(pthread_self(), "other");
                 puts("ready"); fflush(stdout);
                 getchar();
                 return 0;
@@ -351,6 +373,12 @@ mod tests {
             std::thread::yield_now();
         };
         assert_eq!(threads.len(), 1);
+        let process = running.process();
+        process.check_traceable().unwrap();
+        assert!(process.exe().unwrap().path.ends_with("headless"));
+        assert_eq!(process.comm().unwrap(), Comm("headless".into()));
+        assert!(process.rss_bytes().is_some() && !process.maps().unwrap().is_empty());
+        assert_eq!(process.inner_pid().unwrap(), running.pid());
     }
 
     #[test]
