@@ -61,6 +61,7 @@ const fn program(role: Role) -> &'static str {
         Role::Reallocarray => "reallocarray",
         Role::PosixMemalign => "posix_memalign",
         Role::Free => "free",
+        Role::FreeSecond => "free_second",
         Role::New => "operator_new",
         Role::Mmap => "mmap",
         Role::Munmap => "munmap",
