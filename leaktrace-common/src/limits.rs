@@ -36,10 +36,6 @@ pub const MAX_COMM_PATTERNS: usize = 8;
 /// Length of a comm with its terminating NUL (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
-/// Longest time a traced process waits at exec or fork for its probes, in nanoseconds; about 0.2 ms is usual.
-/// The wait is in a tracepoint, so the CPU is not preemptible meanwhile.
-pub const HOLD_TRACEPOINT_NS: u64 = 20_000_000;
-
-/// Longest time a traced process waits in its dynamic loader for the probes of new libraries, in
-/// nanoseconds. This wait is preemptible and happens once per `dlopen`.
-pub const HOLD_LOADER_NS: u64 = 250_000_000;
+/// Longest time a traced process waits in the kernel at exec, at fork or in its dynamic loader until the agent
+/// has taken notice of it, in nanoseconds; about 0.2 ms is usual. Its CPU does nothing else meanwhile.
+pub const HOLD_NS: u64 = 20_000_000;

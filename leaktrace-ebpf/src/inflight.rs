@@ -31,8 +31,12 @@ pub const UNMAP: u32 = 6;
 /// A mapping moves or changes to `size` bytes; its begin record is out.
 pub const REMAP: u32 = 7;
 
-/// Bytes of code that an `operator new` has at the most; libstdc++'s have about 100.
-const NEW_CODE_BYTES: u64 = 512;
+/// How far the code of an `operator new` may be from the probe on the one that was entered: libstdc++'s are
+/// neighbours of about 100 bytes, and call each other.
+const NEW_CODE_BYTES: u64 = 2048;
+
+/// How much stack there may be between an `operator new` and the allocator that it calls.
+const NEW_STACK_BYTES: u64 = 512;
 
 /// A thread's outermost call. Written by its own thread only.
 #[repr(C)]
@@ -79,7 +83,8 @@ pub fn nesting(inflight: *const Inflight, sp: u64, caller: u64) -> Nesting {
         return Nesting::Outermost;
     }
     if outer.kind == NEW {
-        let in_new = caller.wrapping_sub(outer.argument) < NEW_CODE_BYTES;
+        let first = outer.argument.wrapping_sub(NEW_CODE_BYTES);
+        let in_new = caller.wrapping_sub(first) < 2 * NEW_CODE_BYTES && outer.sp - sp < NEW_STACK_BYTES;
         // Entered at the same stack pointer: `new` ended in a jump.
         return if in_new || sp == outer.sp { Nesting::UnderNew(outer.stack) } else { Nesting::Outermost };
     }

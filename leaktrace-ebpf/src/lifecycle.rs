@@ -10,7 +10,7 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use leaktrace_common::counters::Counter;
-use leaktrace_common::limits::{COMM_LEN, HOLD_TRACEPOINT_NS, MAX_COMM_PATTERNS};
+use leaktrace_common::limits::{COMM_LEN, HOLD_NS, MAX_COMM_PATTERNS};
 use leaktrace_common::process::{FOLLOW_EXEC, Lost, Traced};
 use leaktrace_common::record::{Control, Header, Lifecycle, kind, request};
 
@@ -57,7 +57,7 @@ fn try_fork(ctx: &RawTracePointContext) -> Option<()> {
     lifecycle(kind::FORK, thread.owner, child_pid, &traced, comm);
     let header = Header { kind: request::FORK, detail: 1, count: 0, pid: child_pid };
     let (generation, start_ns) = (traced.generation, traced.start_ns);
-    hold(Control { header, other: thread.owner, generation, start_ns, comm }, HOLD_TRACEPOINT_NS);
+    hold(Control { header, other: thread.owner, generation, start_ns, comm }, HOLD_NS);
     None
 }
 
@@ -99,7 +99,7 @@ fn try_exec(ctx: &RawTracePointContext) -> Option<()> {
     lifecycle(kind::EXEC, pid, 0, &traced, comm);
     let header = Header { kind: request::EXEC, detail: 1, count: 0, pid };
     let (generation, start_ns) = (traced.generation, traced.start_ns);
-    hold(Control { header, other: 0, generation, start_ns, comm }, HOLD_TRACEPOINT_NS);
+    hold(Control { header, other: 0, generation, start_ns, comm }, HOLD_NS);
     None
 }
 

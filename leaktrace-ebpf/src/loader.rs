@@ -6,7 +6,7 @@
 
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
-use leaktrace_common::limits::HOLD_LOADER_NS;
+use leaktrace_common::limits::HOLD_NS;
 use leaktrace_common::record::{Control, Header, request};
 
 use crate::emit::add;
@@ -24,7 +24,7 @@ pub fn libraries(_ctx: ProbeContext) -> u32 {
     // SAFETY: a map value, see `gate`.
     let (generation, start_ns) = unsafe { ((*traced).generation, (*traced).start_ns) };
     let header = Header { kind: request::LIBRARIES, detail: 1, count: 0, pid: thread.owner };
-    let answer = hold(Control { header, other: 0, generation, start_ns, comm: [0; 16] }, HOLD_LOADER_NS);
+    let answer = hold(Control { header, other: thread.tid, generation, start_ns, comm: [0; 16] }, HOLD_NS);
     if answer == Some(NEW_GENERATION) {
         // SAFETY: as above; `generation` is in the lower half of an aligned pair (`generation`, `reserved`).
         unsafe { add((&raw mut (*traced).generation).cast(), 1) };

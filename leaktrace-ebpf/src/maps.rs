@@ -29,6 +29,10 @@ pub static TRACED: HashMap<u32, Traced> = HashMap::with_max_entries(limits::MAX_
 #[map]
 pub static HOLDS: HashMap<u32, u32> = HashMap::with_max_entries(limits::MAX_PROCESSES, BPF_F_NO_PREALLOC);
 
+/// CPUs that spin in a wait, in slot 0.
+#[map]
+pub static HOLDERS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Threads inside an allocation function, by tid. An entry stays until its thread exits: a lookup costs a
 /// tenth of an insertion.
 #[map]

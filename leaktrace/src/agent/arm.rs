@@ -127,12 +127,17 @@ impl Armer {
         for (id, known) in self.files.iter().filter(|(id, _)| !mapped.contains(id)) {
             armed.add(known, *id, Placement::AsMapped, &self.notes)?;
         }
-        let is_placed = |id| match self.files.get(id) {
+        // Events that the task had before it began the program were there when the file was mapped.
+        Ok(!self.is_armed(pid, mappings))
+    }
+
+    /// Whether [`Self::arm`] would find nothing to do.
+    pub fn is_armed(&self, pid: Pid, mappings: &Mappings) -> bool {
+        let armed = self.armed.get(&pid);
+        mappings.files().map(|file| file.id()).all(|id| match self.files.get(&id) {
             None => false,
-            // Events that the task had before it began the program were there when the file was mapped.
-            Some(known) => known.events.is_none() || armed.files.contains_key(id),
-        };
-        Ok(!mapped.iter().all(is_placed))
+            Some(known) => known.events.is_none() || armed.is_some_and(|armed| armed.files.contains_key(&id)),
+        })
     }
 
     /// Adds a forked child to the events of its parent: its memory is a copy, breakpoints included, which are

@@ -3,9 +3,8 @@
 //! Comes in: requests of the control ring, and the processes that a run starts with. Goes out: armed processes.
 //! Never: touches the ledger; the event ring tells it of the same things, in order with the allocations.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use leaktrace_common::limits::COMM_LEN;
 use leaktrace_common::record::{Control as Request, request};
@@ -13,11 +12,11 @@ use leaktrace_common::record::{Control as Request, request};
 use super::arm::Armer;
 use super::intake::Intake;
 use super::notes::Notes;
-use crate::event::{Pid, ProcessKey};
+use crate::event::{Pid, ProcessKey, Tid};
 use crate::probe::gate::{Gate, GateError};
 use crate::probe::pause::Pause;
 use crate::target::{ModuleRegistry, Process, ProcessError};
-use crate::transport::{Ring, RingError};
+use crate::transport::Ring;
 
 /// The side of the agent that processes wait for.
 pub struct Control {
@@ -114,21 +113,16 @@ impl Control {
         Ok(self.gate().open(process.key(), true)?)
     }
 
-    /// Answers requests until `stop`, then takes all probes away. Returns what is left to shut down.
-    pub fn serve(mut self, ring: &mut Ring, stop: &AtomicBool) -> Result<Self, RingError> {
-        const LOOK_FOR_STOP: Duration = Duration::from_millis(50);
-        go_first();
-        while !stop.load(Ordering::Acquire) {
+    /// Answers all requests that wait.
+    pub fn answer_all(&mut self, ring: &mut Ring) {
+        loop {
             let mut requests = Vec::new();
             ring.drain(usize::MAX, |bytes| requests.extend(parse(bytes)));
             if requests.is_empty() {
-                ring.wait(LOOK_FOR_STOP)?;
+                return;
             }
-            for request in requests {
-                self.answer(&request);
-            }
+            requests.iter().for_each(|request| self.answer(request));
         }
-        Ok(self)
     }
 
     /// Takes all probes away and removes all events.
@@ -137,25 +131,27 @@ impl Control {
     }
 
     fn answer(&mut self, request: &Request) {
+        let begun = Instant::now();
         let key = ProcessKey { pid: Pid(request.header.pid), start_ns: request.start_ns };
         let pid = key.pid;
         let result = match request.header.kind {
             request::EXEC => self.exec(key, request.generation, &comm(&request.comm)),
             request::FORK => self.fork(Pid(request.other), key),
-            request::LIBRARIES => self.libraries(key, request.generation),
+            request::LIBRARIES => self.libraries(key, Tid(request.other), request.generation),
             request::LEADER_EXIT => self.leader_exit(key),
             _ => {
                 self.armer.disarm(pid);
                 Ok(())
             }
         };
+        if request.header.detail == 1 {
+            self.release(pid, false);
+        }
         if let Err(error) = result {
             // It may simply be gone: its exit is on its way.
             tracing::debug!(%pid, %error, "not armed");
         }
-        if request.header.detail == 1 && request.header.kind != request::LIBRARIES {
-            self.release(pid, false);
-        }
+        tracing::trace!(%pid, kind = request.header.kind, took = ?begun.elapsed(), "answered");
     }
 
     /// A process has begun a program and waits in the kernel, on a CPU that does nothing else meanwhile. What
@@ -164,22 +160,26 @@ impl Control {
         let pid = key.pid;
         let mappings = self.registry.capture(key, generation)?;
         let more = self.armer.arm_ahead(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
-        let _pause = if more {
-            let pause = Pause::begin(pid);
-            if let Err(error) = &pause {
-                self.notes.incomplete(format!(
-                    "process {pid} ({comm}) can't be paused for its probes ({error}; does a debugger have it?): \
-                     its first allocations may be missing"
-                ));
-            }
-            pause.ok()
-        } else {
-            None
-        };
+        let _pause = if more { self.pause(key, Tid(pid.0)) } else { None };
         self.release(pid, false);
         let outcome = self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
         self.announce(pid, comm, &outcome.allocators);
         Ok(())
+    }
+
+    /// Stops a thread when it leaves the kernel; says so if that can't be done.
+    fn pause(&self, process: ProcessKey, thread: Tid) -> Option<Pause> {
+        match Pause::begin(thread) {
+            Ok(pause) => Some(pause),
+            Err(error) => {
+                self.notes.incomplete(format!(
+                    "process {} can't be paused for its probes ({error}; does a debugger have it?): its first \
+                     allocations in new code may be missing",
+                    process.pid
+                ));
+                None
+            }
+        }
     }
 
     fn fork(&mut self, parent: Pid, child: ProcessKey) -> Result<(), WatchError> {
@@ -189,23 +189,11 @@ impl Control {
         self.armer.arm_child(parent, child.pid).map_err(|source| WatchError::Arm { pid: child.pid, source })
     }
 
-    fn libraries(&mut self, key: ProcessKey, generation: u32) -> Result<(), WatchError> {
-        let captured = self.registry.capture_change(key, generation);
-        let armed = captured.map_err(WatchError::from).and_then(|(mappings, moved_on)| {
-            let armed = self.armer.arm(key.pid, &mappings);
-            armed
-                .map(|outcome| (outcome, moved_on))
-                .map_err(|source| WatchError::Arm { pid: key.pid, source })
-        });
-        let moved_on = armed.as_ref().is_ok_and(|(_, moved_on)| *moved_on);
-        let late = !self.release(key.pid, moved_on);
-        let (outcome, _) = armed?;
-        if late && outcome.new_files > 0 {
-            self.notes.incomplete(format!(
-                "process {} used a new library before its probes were in place: its first allocations there are not known",
-                key.pid
-            ));
-        }
+    fn libraries(&mut self, key: ProcessKey, thread: Tid, generation: u32) -> Result<(), WatchError> {
+        let (mappings, moved_on) = self.registry.capture_change(key, generation)?;
+        let _pause = if self.armer.is_armed(key.pid, &mappings) { None } else { self.pause(key, thread) };
+        self.release(key.pid, moved_on);
+        self.armer.arm(key.pid, &mappings).map_err(|source| WatchError::Arm { pid: key.pid, source })?;
         Ok(())
     }
 
@@ -230,16 +218,6 @@ impl Control {
         let allocators: Vec<_> = allocators.iter().copied().collect();
         tracing::debug!(%pid, comm, ?allocators, "armed");
         eprintln!("tracing {pid} ({comm})");
-    }
-}
-
-/// Lets this thread run before all ordinary ones: a process, and the CPU it is on, may be waiting for it, and
-/// on a machine that is busy with what is traced it would wait its turn.
-fn go_first() {
-    let parameter = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the parameter is valid for the call; 0 is this thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameter) } != 0 {
-        tracing::debug!(error = %std::io::Error::last_os_error(), "requests are answered at ordinary priority");
     }
 }
 

@@ -6,11 +6,13 @@
 //! A block's age counts from when its record was seen here: at most [`Pace`]'s longest sleep late, and no probe
 //! has to read a clock.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::decode::decode;
+use crate::event::{Event, Kind};
 use crate::ledger::{Ledger, Moment};
 use crate::transport::{Pace, Ring, RingError};
 
@@ -23,19 +25,20 @@ pub struct Intake {
     ring: Mutex<Ring>,
     start: Instant,
     undecodable: AtomicU64,
-    /// The records' bytes of the last look, for [`Pace`].
     ring_bytes: usize,
+    kinds: BTreeSet<Kind>,
 }
 
 impl Intake {
-    /// Feeds `ledger` from `ring`, whose size is `ring_bytes`. The time begins now.
-    pub fn new(ledger: Ledger, ring: Ring, ring_bytes: usize) -> Self {
+    /// Feeds `ledger` from `ring`, whose size is `ring_bytes`, with events of these kinds. The time begins now.
+    pub fn new(ledger: Ledger, ring: Ring, ring_bytes: usize, kinds: BTreeSet<Kind>) -> Self {
         Self {
             ledger: Mutex::new(ledger),
             ring: Mutex::new(ring),
             start: Instant::now(),
             undecodable: AtomicU64::new(0),
             ring_bytes,
+            kinds,
         }
     }
 
@@ -56,11 +59,12 @@ impl Intake {
 
     /// Feeds the ledger until `stop`.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), RingError> {
+        let waiter = self.ring().waiter()?;
         let mut pace = Pace::new(self.ring_bytes);
         while !stop.load(Ordering::Acquire) {
             let found = self.drain();
             let sleep = pace.after(found);
-            self.ring().wait(sleep)?;
+            waiter.wait(sleep)?;
         }
         Ok(())
     }
@@ -83,13 +87,27 @@ impl Intake {
         let mut ledger = self.ledger();
         let now = self.now();
         ring.drain(BATCH, |bytes| match decode(bytes) {
-            Ok(event) => ledger.apply(event, now),
+            Ok(event) if self.is_wanted(&event) => ledger.apply(event, now),
+            Ok(_) => {}
             Err(error) => {
                 if self.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
                     tracing::error!(%error, "a record can't be read");
                 }
             }
         })
+    }
+
+    /// Heap functions are probed even if only mappings are asked for: what an allocator maps while it allocates
+    /// is no mapping of the program's.
+    fn is_wanted(&self, event: &Event) -> bool {
+        self.kinds.contains(&Kind::Heap)
+            || !matches!(
+                event,
+                Event::Alloc { .. }
+                    | Event::Free { .. }
+                    | Event::ReallocBegin { .. }
+                    | Event::ReallocEnd { .. }
+            )
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {

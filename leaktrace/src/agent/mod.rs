@@ -3,12 +3,13 @@
 //! Comes in: a checked [`RunConfig`](crate::cli::config::RunConfig). Goes out: reports at any moment, metrics.
 //! Never: decides what is a leak; that is the report's.
 //!
-//! Three threads besides the caller's: one answers the control ring ([`control`]: a process may be waiting),
-//! one moves records from the event ring into the ledger ([`intake`]), one serves metrics. They share the
+//! Threads besides the caller's: two answer the control ring ([`desk`]: a process may be waiting), one moves
+//! records from the event ring into the ledger ([`intake`]), one serves metrics. They share the
 //! mappings of processes ([`crate::target::ModuleRegistry`]) and the notes for the report ([`notes`]).
 
 pub mod arm;
 pub mod control;
+pub mod desk;
 pub mod intake;
 pub mod launch;
 pub mod notes;

@@ -12,6 +12,7 @@ use anyhow::Context as _;
 
 use super::arm::Armer;
 use super::control::{Control, WatchError};
+use super::desk::Desk;
 use super::intake::Intake;
 use super::launch::{Launched, launch};
 use super::notes::Notes;
@@ -33,7 +34,7 @@ const SPARE_DESCRIPTORS: u64 = 4096;
 pub struct Session {
     intake: Arc<Intake>,
     stop: Arc<AtomicBool>,
-    control: JoinHandle<Result<Control, RingError>>,
+    desk: Desk,
     drain: JoinHandle<Result<(), RingError>>,
     /// Ends with the session: the targets of `--pid` and of a command.
     ends_with_targets: bool,
@@ -68,8 +69,8 @@ impl Session {
         };
         let mut kernel =
             KernelSide::load(&LoadOptions { ring_bytes: config.ring_bytes, comm_patterns, log_level })?;
-        let events = Ring::new(kernel.events()?)?;
-        let mut requests = Ring::new(kernel.control()?)?;
+        let events = Ring::new(kernel.events()?);
+        let requests = Ring::new(kernel.control()?);
         let gate = Arc::new(Mutex::new(kernel.gate()?));
         let counters = LossCounters::new(kernel.counters()?);
         if log_level > 0 {
@@ -84,7 +85,12 @@ impl Session {
         }
         let notes = Arc::new(Notes::default());
         let registry = Arc::new(ModuleRegistry::new(open_files as usize));
-        let intake = Arc::new(Intake::new(Ledger::new(limits), events, config.ring_bytes as usize));
+        let intake = Arc::new(Intake::new(
+            Ledger::new(limits),
+            events,
+            config.ring_bytes as usize,
+            config.kinds.clone(),
+        ));
         let armer = Armer::new(
             kernel,
             Registrar::new(tracefs, guardian.pid),
@@ -103,10 +109,7 @@ impl Session {
         let launched = prepare_targets(&mut control, &config.target, &notes)?;
 
         let stop = Arc::new(AtomicBool::new(false));
-        let control = {
-            let stop = Arc::clone(&stop);
-            spawn("control", move || control.serve(&mut requests, &stop))?
-        };
+        let desk = Desk::open(control, requests, &stop)?;
         let drain = {
             let (intake, stop) = (Arc::clone(&intake), Arc::clone(&stop));
             spawn("drain", move || intake.run(&stop))?
@@ -116,7 +119,7 @@ impl Session {
         let session = Self {
             intake,
             stop,
-            control,
+            desk,
             drain,
             ends_with_targets: !matches!(config.target, Target::Comm(_)),
             _guardian: guardian,
@@ -143,11 +146,7 @@ impl Session {
     /// Takes all probes away and ends the threads. What the ledger knows stays.
     pub fn end(self) {
         self.stop.store(true, Ordering::Release);
-        match self.control.join() {
-            Ok(Ok(control)) => control.shut_down(),
-            Ok(Err(error)) => tracing::error!(%error, "the control ring failed"),
-            Err(_) => tracing::error!("the control thread ended unexpectedly"),
-        }
+        self.desk.close();
         match self.drain.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the event ring failed"),

@@ -83,11 +83,14 @@ impl KernelSide {
     /// Loads all programs; attaches none.
     pub fn load(options: &LoadOptions) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
+        // One CPU is for answering.
+        let may_hold = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32 - 1;
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .override_global("RING_BYTES", &options.ring_bytes, true)
             .override_global("KERNEL_OFFSETS", &offsets, true)
+            .override_global("MAY_HOLD", &may_hold, true)
             .override_global("AYA_LOG_LEVEL", &options.log_level, false)
             .map_max_entries("EVENTS", options.ring_bytes);
         let mut ebpf = loader.load(OBJECT)?;

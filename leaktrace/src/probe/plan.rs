@@ -22,7 +22,8 @@ pub struct PlannedEvent {
 
 /// The events of a file.
 ///
-/// `kinds` says what is traced; a role that belongs to none of them is left out.
+/// Mappings are left out if `kinds` does not ask for them. The heap is not: what an allocator maps for itself is
+/// known by the allocation that it does so for.
 pub fn plan(discovery: &Discovery, kinds: &BTreeSet<Kind>) -> Vec<PlannedEvent> {
     let mut events: BTreeMap<&'static str, PlannedEvent> = BTreeMap::new();
     let mut add = |program, kind, offset| {
@@ -32,10 +33,8 @@ pub fn plan(discovery: &Discovery, kinds: &BTreeSet<Kind>) -> Vec<PlannedEvent> 
             event.offsets.insert(at, offset);
         }
     };
-    let wanted = discovery
-        .points
-        .iter()
-        .filter(|point| belongs_to(point.role).is_none_or(|kind| kinds.contains(&kind)));
+    let mappings = kinds.contains(&Kind::Mmap);
+    let wanted = discovery.points.iter().filter(|point| mappings || !is_mapping(point.role));
     for point in wanted {
         add(program(point.role), ProbeKind::Entry, point.entry.offset);
         match &point.exit {
@@ -70,13 +69,8 @@ const fn program(role: Role) -> &'static str {
     }
 }
 
-/// What a role allocates; the loader's is needed for all kinds.
-const fn belongs_to(role: Role) -> Option<Kind> {
-    match role {
-        Role::LoaderState => None,
-        Role::Mmap | Role::Munmap | Role::Mremap => Some(Kind::Mmap),
-        _ => Some(Kind::Heap),
-    }
+const fn is_mapping(role: Role) -> bool {
+    matches!(role, Role::Mmap | Role::Munmap | Role::Mremap)
 }
 
 #[cfg(test)]

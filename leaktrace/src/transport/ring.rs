@@ -15,27 +15,24 @@ use rustix::event::epoll;
 #[error("cannot wait for the ring buffer: {0}")]
 pub struct RingError(#[from] io::Error);
 
-/// A ring and the means to wait for it.
-pub struct Ring {
-    ring: RingBuf<MapData>,
-    epoll: OwnedFd,
-}
+/// A ring.
+pub struct Ring(RingBuf<MapData>);
+
+/// Waits for a ring. Each waiting thread needs its own.
+#[derive(Debug)]
+pub struct Waiter(OwnedFd);
 
 impl Ring {
     /// Prepares to read `ring`.
-    pub fn new(ring: RingBuf<MapData>) -> Result<Self, RingError> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
-        // Edge-triggered: a record that was put without a wakeup is no reason to return.
-        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, ring.as_fd(), epoll::EventData::new_u64(0), flags).map_err(io::Error::from)?;
-        Ok(Self { ring, epoll })
+    pub fn new(ring: RingBuf<MapData>) -> Self {
+        Self(ring)
     }
 
     /// Hands up to `limit` waiting records to `consume`, in order. Returns how many there were, and their bytes.
     pub fn drain(&mut self, limit: usize, mut consume: impl FnMut(&[u8])) -> (usize, usize) {
         let (mut records, mut bytes) = (0, 0);
         while records < limit {
-            let Some(record) = self.ring.next() else { break };
+            let Some(record) = self.0.next() else { break };
             consume(&record);
             records += 1;
             bytes += record.len();
@@ -43,6 +40,17 @@ impl Ring {
         (records, bytes)
     }
 
+    /// What waits for this ring.
+    pub fn waiter(&self) -> Result<Waiter, RingError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        // Edge-triggered: a record that was put without a wakeup is no reason to return.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, self.0.as_fd(), epoll::EventData::new_u64(0), flags).map_err(io::Error::from)?;
+        Ok(Waiter(epoll))
+    }
+}
+
+impl Waiter {
     /// Sleeps until the kernel side wakes the agent, or for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Result<(), RingError> {
         let mut events =
@@ -51,7 +59,7 @@ impl Ring {
             tv_sec: timeout.as_secs() as i64,
             tv_nsec: i64::from(timeout.subsec_nanos()),
         };
-        match epoll::wait(&self.epoll, &mut events, Some(&timeout)) {
+        match epoll::wait(&self.0, &mut events, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(errno) => Err(io::Error::from(errno).into()),
         }
