@@ -37,10 +37,6 @@ counters! {
     ControlRingFull = "control_ring_full",
     /// The table of threads inside an allocation function was full: their allocations are unseen.
     InflightFull = "inflight_full",
-    /// Allocation functions nested deeper than [`crate::limits::MAX_NESTING`].
-    NestingTooDeep = "nesting_too_deep",
-    /// An allocation function returned that was not seen to be entered (it was, when tracing began).
-    UnmatchedReturn = "unmatched_return",
     /// A stack deeper than [`crate::limits::MAX_FRAMES`].
     StackTooDeep = "stack_too_deep",
     /// A stack whose frame-pointer chain broke.
@@ -53,8 +49,9 @@ counters! {
     ResultUnreadable = "result_unreadable",
     /// The table of traced processes was full: a child or a new process is not traced.
     ProcessesFull = "processes_full",
-    /// A process ran on before its probes were in place.
-    LateProbes = "late_probes",
+    /// A process did not wait for its probes: its CPU was needed for the answer, or that took too long. Whether
+    /// they came too late is the agent's to find out.
+    Unheld = "unheld",
     /// A process waited for its probes.
     Holds = "holds",
     /// Nanoseconds that processes waited for their probes.

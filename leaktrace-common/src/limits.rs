@@ -23,9 +23,6 @@ pub const MAX_PROCESSES: u32 = 16 * 1024;
 /// allocation to its exit.
 pub const MAX_THREADS: u32 = 128 * 1024;
 
-/// Nesting of allocation functions on one thread: `new[]` -> `new` -> `aligned_alloc` -> `malloc` is four.
-pub const MAX_NESTING: usize = 6;
-
 /// Stacks whose frames the agent has been sent. A stack that falls out is sent again: costs a record, loses
 /// nothing.
 pub const SEEN_STACKS: u32 = 64 * 1024;

@@ -65,7 +65,7 @@ fn turn(_index: u64, wait: *mut Wait) -> i64 {
 pub fn hold(request_record: Control, limit_ns: u64) -> Option<u32> {
     let Some(turnstile) = Turnstile::enter() else {
         let _ = request(request_record);
-        count(Counter::LateProbes);
+        count(Counter::Unheld);
         return None;
     };
     let answer = wait(request_record, limit_ns);
@@ -103,7 +103,7 @@ fn wait(request_record: Control, limit_ns: u64) -> Option<u32> {
     let pid = request_record.header.pid;
     if HOLDS.insert(pid, WAITING, u64::from(BPF_ANY)).is_err() || !request(request_record) {
         let _ = HOLDS.remove(pid);
-        count(Counter::LateProbes);
+        count(Counter::Unheld);
         return None;
     }
     // SAFETY: no arguments.
@@ -119,7 +119,7 @@ fn wait(request_record: Control, limit_ns: u64) -> Option<u32> {
         let _ = HOLDS.remove(pid);
     }
     if !answered {
-        count(Counter::LateProbes);
+        count(Counter::Unheld);
         return None;
     }
     Some(wait.answer)

@@ -33,6 +33,9 @@ pub struct Armer {
     armed: FxHashMap<Pid, Armed>,
 }
 
+/// How [`allocator`] calls the dynamic loader.
+const LOADER: &str = "loader";
+
 /// A file that was looked at.
 struct KnownFile {
     /// Its descriptor keeps the inode from being reused.
@@ -138,6 +141,11 @@ impl Armer {
             None => false,
             Some(known) => known.events.is_none() || armed.is_some_and(|armed| armed.files.contains_key(&id)),
         })
+    }
+
+    /// Whether a file is a dynamic loader.
+    pub fn is_loader(&self, file: &ModuleFile) -> bool {
+        self.files.get(&file.id()).is_some_and(|known| known.allocators.contains(&LOADER))
     }
 
     /// Adds a forked child to the events of its parent: its memory is a copy, breakpoints included, which are

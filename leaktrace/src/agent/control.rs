@@ -134,35 +134,42 @@ impl Control {
         let begun = Instant::now();
         let key = ProcessKey { pid: Pid(request.header.pid), start_ns: request.start_ns };
         let pid = key.pid;
+        let waits = request.header.detail == 1;
         let result = match request.header.kind {
-            request::EXEC => self.exec(key, request.generation, &comm(&request.comm)),
-            request::FORK => self.fork(Pid(request.other), key),
-            request::LIBRARIES => self.libraries(key, Tid(request.other), request.generation),
+            request::EXEC => self.exec(key, request.generation, &comm(&request.comm), waits),
+            request::FORK => self.fork(Pid(request.other), key, waits),
+            request::LIBRARIES => self.libraries(key, Tid(request.other), request.generation, waits),
             request::LEADER_EXIT => self.leader_exit(key),
             _ => {
                 self.armer.disarm(pid);
                 Ok(())
             }
         };
-        if request.header.detail == 1 {
+        if waits {
             self.release(pid, false);
         }
         if let Err(error) = result {
             // It may simply be gone: its exit is on its way.
             tracing::debug!(%pid, %error, "not armed");
         }
-        tracing::trace!(%pid, kind = request.header.kind, took = ?begun.elapsed(), "answered");
+        tracing::trace!(%pid, kind = request.header.kind, waits, took = ?begun.elapsed(), "answered");
     }
 
     /// A process has begun a program and waits in the kernel, on a CPU that does nothing else meanwhile. What
     /// takes long is done after it was let go, while it is paused.
-    fn exec(&mut self, key: ProcessKey, generation: u32, comm: &str) -> Result<(), WatchError> {
+    fn exec(&mut self, key: ProcessKey, generation: u32, comm: &str, waits: bool) -> Result<(), WatchError> {
         let pid = key.pid;
         let mappings = self.registry.capture(key, generation)?;
         let more = self.armer.arm_ahead(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
-        let _pause = if more { self.pause(key, Tid(pid.0)) } else { None };
-        self.release(pid, false);
+        let mut pause = if more { self.pause(key, Tid(pid.0)) } else { None };
+        let held = self.release(pid, false) && waits;
         let outcome = self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
+        // One that did not wait may have been stopped before its first instruction all the same.
+        if more && !held && !pause.as_mut().is_some_and(|pause| begins_program(pid, pause)) {
+            self.notes.late(format!(
+                "process {pid} ({comm}) ran before its probes were in place: its first allocations may be missing"
+            ));
+        }
         self.announce(pid, comm, &outcome.allocators);
         Ok(())
     }
@@ -171,8 +178,9 @@ impl Control {
     fn pause(&self, process: ProcessKey, thread: Tid) -> Option<Pause> {
         match Pause::begin(thread) {
             Ok(pause) => Some(pause),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => None,
             Err(error) => {
-                self.notes.incomplete(format!(
+                self.notes.late(format!(
                     "process {} can't be paused for its probes ({error}; does a debugger have it?): its first \
                      allocations in new code may be missing",
                     process.pid
@@ -182,18 +190,48 @@ impl Control {
         }
     }
 
-    fn fork(&mut self, parent: Pid, child: ProcessKey) -> Result<(), WatchError> {
+    fn fork(&mut self, parent: Pid, child: ProcessKey, waits: bool) -> Result<(), WatchError> {
+        let pid = child.pid;
         if let Ok(parent) = Process::open(parent) {
             self.registry.forked(parent.key(), child);
         }
-        self.armer.arm_child(parent, child.pid).map_err(|source| WatchError::Arm { pid: child.pid, source })
+        self.armer.arm_child(parent, pid).map_err(|source| WatchError::Arm { pid, source })?;
+        let held = waits && self.release(pid, false);
+        if !held && Process::open_same(child)?.has_run() {
+            // It may have lost its breakpoints already.
+            self.armer.move_to(pid, pid.0).map_err(|source| WatchError::Arm { pid, source })?;
+            self.notes.late(format!(
+                "process {pid}, a child of {parent}, ran before its probes were in place: its first allocations \
+                 and frees may be missing"
+            ));
+        }
+        Ok(())
     }
 
-    fn libraries(&mut self, key: ProcessKey, thread: Tid, generation: u32) -> Result<(), WatchError> {
+    fn libraries(
+        &mut self,
+        key: ProcessKey,
+        thread: Tid,
+        generation: u32,
+        waits: bool,
+    ) -> Result<(), WatchError> {
+        let pid = key.pid;
         let (mappings, moved_on) = self.registry.capture_change(key, generation)?;
-        let _pause = if self.armer.is_armed(key.pid, &mappings) { None } else { self.pause(key, thread) };
-        self.release(key.pid, moved_on);
-        self.armer.arm(key.pid, &mappings).map_err(|source| WatchError::Arm { pid: key.pid, source })?;
+        let new = !self.armer.is_armed(pid, &mappings);
+        let mut pause = if new { self.pause(key, thread) } else { None };
+        let held = self.release(pid, moved_on) && waits;
+        let outcome = self.armer.arm(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
+        let in_loader = |pause: &mut Pause| {
+            let at = pause.next_instruction().and_then(|address| mappings.locate(address));
+            at.and_then(|location| location.file).is_some_and(|file| self.armer.is_loader(&file))
+        };
+        // While the loader runs, what it has loaded does not.
+        if outcome.new_files > 0 && !held && !pause.as_mut().is_some_and(in_loader) {
+            self.notes.late(format!(
+                "process {pid} used a new library before its probes were in place: its first allocations there may be \
+                 missing"
+            ));
+        }
         Ok(())
     }
 
@@ -219,6 +257,12 @@ impl Control {
         tracing::debug!(%pid, comm, ?allocators, "armed");
         eprintln!("tracing {pid} ({comm})");
     }
+}
+
+/// Whether a paused process has yet to run its program's first instruction.
+fn begins_program(pid: Pid, pause: &mut Pause) -> bool {
+    let next = pause.next_instruction();
+    next.is_some() && next == Process::open(pid).ok().and_then(|process| process.first_instruction())
 }
 
 /// A request from its bytes; `None` if they are too few, which would be a kernel side of another build.

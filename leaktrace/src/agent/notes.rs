@@ -15,6 +15,7 @@ pub struct Notes {
     warnings: Mutex<Vec<String>>,
     more: AtomicU64,
     incomplete: AtomicU64,
+    late: AtomicU64,
     probes: AtomicU64,
     refused: AtomicU64,
 }
@@ -24,6 +25,17 @@ impl Notes {
     pub fn incomplete(&self, warning: String) {
         self.incomplete.fetch_add(1, Ordering::Relaxed);
         self.warn(warning);
+    }
+
+    /// Says that a process ran before its probes were in place.
+    pub fn late(&self, warning: String) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+        self.warn(warning);
+    }
+
+    /// How often that was.
+    pub fn times_late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Says something that does not make the numbers wrong.

@@ -120,6 +120,7 @@ impl Observer {
             totals: self.groups.totals(),
             kernel,
             undecodable: self.intake.undecodable(),
+            late_probes: self.notes.times_late(),
             probes_attached,
             probe_attach_errors,
             tracked_blocks: totals.tracked_blocks,
@@ -151,10 +152,9 @@ impl Observer {
         let counts = self.counters.read();
         let mut counters: BTreeMap<String, u64> =
             counts.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect();
-        let undecodable = self.intake.undecodable();
-        if undecodable > 0 {
-            counters.insert("undecodable".to_owned(), undecodable);
-        }
+        // The agent's own reasons.
+        let own = [("undecodable", self.intake.undecodable()), ("late_probes", self.notes.times_late())];
+        counters.extend(own.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
         let processes = snapshot.processes.iter().map(|process| {
             let exe = self.registry.exe(process.key).map(|exe| exe.to_string()).unwrap_or_default();
             let rss_bytes = if process.exited { None } else { resident_bytes(process.key) };

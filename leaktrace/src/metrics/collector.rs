@@ -91,6 +91,7 @@ fn add_snapshot(families: &mut Families, snapshot: &MetricsSnapshot) {
     }
     families.add(&registry::LOST, &[registry::UNTRACKED], totals.untracked as f64);
     families.add(&registry::LOST, &[registry::UNDECODABLE], snapshot.undecodable as f64);
+    families.add(&registry::LOST, &[registry::LATE_PROBES], snapshot.late_probes as f64);
     families.add(&registry::LAST_SNAPSHOT, &[], snapshot.taken);
     for (metric, value) in [
         (&registry::GROUPS_LIMIT, totals.groups_limit),

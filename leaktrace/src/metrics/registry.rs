@@ -103,6 +103,8 @@ metrics! {
         "Times that a process waited for its probes.";
     HOLD_SECONDS = Counter Seconds "leaktrace_hold_seconds_total" []
         "Time that processes waited for their probes.";
+    UNHELD = Counter Count "leaktrace_unheld_total" []
+        "Times that a process could not be made to wait for its probes; late ones are in leaktrace_lost_total.";
     TRACKED_BLOCKS = Gauge Count "leaktrace_tracked_blocks" []
         "Outstanding blocks in the ledger.";
     TRACKED_BLOCKS_LIMIT = Gauge Count "leaktrace_tracked_blocks_limit" []
@@ -121,6 +123,9 @@ metrics! {
 /// Reason of [`LOST`]: the ledger had no room.
 pub const UNTRACKED: &str = "untracked";
 
+/// Reason of [`LOST`]: a process ran on before its probes were in place.
+pub const LATE_PROBES: &str = "late_probes";
+
 /// Reason of [`LOST`]: a record that this version does not know.
 pub const UNDECODABLE: &str = "undecodable";
 
@@ -135,15 +140,13 @@ pub const fn metric_of(counter: Counter) -> Metric {
         | Counter::RingFullLifecycle
         | Counter::ControlRingFull
         | Counter::InflightFull
-        | Counter::NestingTooDeep
-        | Counter::UnmatchedReturn
         | Counter::ResultUnreadable
-        | Counter::ProcessesFull
-        | Counter::LateProbes => LOST,
+        | Counter::ProcessesFull => LOST,
         Counter::StackTooDeep | Counter::StackBroken | Counter::StackUnreadable => TRUNCATED_STACKS,
         Counter::Stacks => STACKS,
         Counter::Holds => HOLDS,
         Counter::HoldNanoseconds => HOLD_SECONDS,
+        Counter::Unheld => UNHELD,
     }
 }
 
@@ -153,7 +156,7 @@ pub fn markdown() -> String {
         .iter()
         .map(|counter| (metric_of(*counter), counter.name()))
         .filter(|(metric, _)| metric.labels == ["reason"])
-        .chain([(LOST, UNTRACKED), (LOST, UNDECODABLE)])
+        .chain([(LOST, UNTRACKED), (LOST, UNDECODABLE), (LOST, LATE_PROBES)])
         .map(|(metric, reason)| format!("| `{}` | `{reason}` |", metric.name));
     [INTRODUCTION]
         .into_iter()

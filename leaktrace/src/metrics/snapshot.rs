@@ -22,6 +22,8 @@ pub struct MetricsSnapshot {
     pub kernel: [u64; COUNTERS as usize],
     /// Records that this version does not know.
     pub undecodable: u64,
+    /// Processes that ran on before their probes were in place.
+    pub late_probes: u64,
     /// Probes that are in place.
     pub probes_attached: u64,
     /// Probes that could not be attached, ever.

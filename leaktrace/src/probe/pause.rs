@@ -11,42 +11,60 @@ use crate::event::Tid;
 
 /// A thread that is stopped, or will be when it returns to user mode.
 #[derive(Debug)]
-pub struct Pause(Tid);
+pub struct Pause {
+    tid: Tid,
+    /// Its wait status, once it has stopped.
+    stopped: Option<libc::c_int>,
+}
 
 impl Pause {
     /// Attaches to the thread and asks it to stop; returns at once. Fails if a debugger has it. The thread that
     /// begins a pause must end it.
     pub fn begin(tid: Tid) -> io::Result<Self> {
         ptrace(libc::PTRACE_SEIZE, tid, 0)?;
-        let pause = Self(tid);
+        let pause = Self { tid, stopped: None };
         ptrace(libc::PTRACE_INTERRUPT, tid, 0)?;
         Ok(pause)
+    }
+
+    /// Waits until it has stopped; returns the address of its next instruction, `None` if it is gone.
+    pub fn next_instruction(&mut self) -> Option<u64> {
+        self.wait()?;
+        // SAFETY: all zeroes is a valid value of this plain structure.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: the request writes one `user_regs_struct`.
+        let result = unsafe {
+            libc::ptrace(libc::PTRACE_GETREGS, self.tid.0 as libc::pid_t, 0usize, &raw mut registers)
+        };
+        (result == 0).then_some(registers.rip)
+    }
+
+    /// Waits until it has stopped, which it does as soon as it may run.
+    fn wait(&mut self) -> Option<libc::c_int> {
+        let tid = self.tid.0 as libc::pid_t;
+        while self.stopped.is_none() {
+            let mut status = 0;
+            // SAFETY: the status is a valid place to write to.
+            let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+            if waited == tid {
+                self.stopped = Some(status);
+            } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return None;
+            }
+        }
+        self.stopped.filter(|status| libc::WIFSTOPPED(*status))
     }
 }
 
 impl Drop for Pause {
-    /// Waits until it has stopped, which it does as soon as it may run, and lets it go.
+    /// Lets it go.
     fn drop(&mut self) {
-        let mut status = 0;
-        let tid = self.0.0 as libc::pid_t;
-        loop {
-            // SAFETY: the status is a valid place to write to.
-            let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
-            if waited == tid {
-                break;
-            }
-            if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                return;
-            }
-        }
-        if !libc::WIFSTOPPED(status) {
-            return;
-        }
-        // A signal that came first is the process's own: it gets it back.
+        let Some(status) = self.wait() else { return };
+        // A signal that came first is the thread's own: it gets it back.
         let stopped_by_us = status >> 16 == libc::PTRACE_EVENT_STOP;
         let signal = if stopped_by_us { 0 } else { libc::WSTOPSIG(status) };
-        if let Err(error) = ptrace(libc::PTRACE_DETACH, self.0, signal) {
-            tracing::debug!(tid, %error, "a stopped thread is gone");
+        if let Err(error) = ptrace(libc::PTRACE_DETACH, self.tid, signal) {
+            tracing::debug!(tid = self.tid.0, %error, "a stopped thread is gone");
         }
     }
 }

@@ -376,7 +376,10 @@ mod tests {
         assert!(!exact(&|process, _| process.untracked = 1));
         assert!(!exact(&|_, facts| facts.degraded = true));
         assert!(!counter(Counter::RingFullFree));
-        assert!(!counter(Counter::LateProbes));
+        assert!(counter(Counter::Unheld));
+        assert!(!exact(&|_, facts| {
+            facts.counters.insert("late_probes".to_owned(), 1);
+        }));
         assert!(!counter(Counter::ProcessesFull));
         assert!(!exact(&|_, facts| {
             facts.counters.insert("cosmic_rays".to_owned(), 1);

@@ -17,6 +17,8 @@ pub(super) mod ledger {
     pub(in crate::report) const REPLACED: &str = "replaced";
     /// Allocations that the ledger had no room for.
     pub(in crate::report) const UNTRACKED: &str = "untracked";
+    /// Processes that ran on before their probes were in place.
+    pub const LATE_PROBES: &str = "late_probes";
     /// Allocations whose call site is unknown.
     pub(in crate::report) const NO_STACK: &str = "no_stack";
 }
@@ -72,9 +74,11 @@ fn sentence(name: &str, count: u64) -> String {
 }
 
 const fn of_counter(counter: Counter) -> Option<Reason> {
-    use Effect::{Late, Lost, Truncated, Unmatched};
+    use Effect::{Late, Lost, Truncated};
     let (effect, one, many) = match counter {
-        Counter::Events | Counter::Stacks | Counter::Holds | Counter::HoldNanoseconds => return None,
+        Counter::Events | Counter::Stacks | Counter::Holds | Counter::HoldNanoseconds | Counter::Unheld => {
+            return None;
+        }
         Counter::RingFullAlloc => (
             Lost,
             "allocation was lost because leaktrace could not keep up: outstanding bytes may be too low",
@@ -105,16 +109,6 @@ const fn of_counter(counter: Counter) -> Option<Reason> {
             "allocation was not seen because too many threads allocate at once: outstanding bytes may be too low",
             "allocations were not seen because too many threads allocate at once: outstanding bytes may be too low",
         ),
-        Counter::NestingTooDeep => (
-            Lost,
-            "allocation was not seen because allocation functions call each other too deeply",
-            "allocations were not seen because allocation functions call each other too deeply",
-        ),
-        Counter::UnmatchedReturn => (
-            Unmatched,
-            "allocation had begun before the tracing did and is not counted",
-            "allocations had begun before the tracing did and are not counted",
-        ),
         Counter::StackTooDeep => (
             Truncated,
             "call stack is deeper than what is kept: its outermost frames are missing",
@@ -140,11 +134,6 @@ const fn of_counter(counter: Counter) -> Option<Reason> {
             "process is not traced because too many are traced already",
             "processes are not traced because too many are traced already",
         ),
-        Counter::LateProbes => (
-            Late,
-            "time a process ran on before its probes were in place: what it allocated meanwhile is not counted",
-            "times a process ran on before its probes were in place: what it allocated meanwhile is not counted",
-        ),
     };
     Some(Reason { effect, one, many })
 }
@@ -161,6 +150,11 @@ fn of_ledger(name: &str) -> Reason {
             Unmatched,
             "block's address was handed out again although its free was not seen; it is not counted as outstanding",
             "blocks' addresses were handed out again although their frees were not seen; they are not counted as outstanding",
+        ),
+        ledger::LATE_PROBES => (
+            Late,
+            "time a process ran on before its probes were in place: what it allocated meanwhile is not counted",
+            "times a process ran on before its probes were in place: what it allocated meanwhile is not counted",
         ),
         ledger::UNTRACKED => (
             Late,

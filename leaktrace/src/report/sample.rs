@@ -160,7 +160,7 @@ pub(super) fn report() -> Report {
             counter(Counter::RingFullFree, 1),
             counter(Counter::StackBroken, 1),
             counter(Counter::StackTooDeep, 2),
-            counter(Counter::LateProbes, 0),
+            counter(Counter::Unheld, 0),
         ]
         .into(),
         warnings: vec![

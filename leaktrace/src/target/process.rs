@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use leaktrace_common::process::TICK_NS;
@@ -147,6 +148,29 @@ impl Process {
     pub fn rss_bytes(&self) -> Option<u64> {
         let pages = self.living().statm().ok()?.resident;
         (pages > 0).then(|| pages * rustix::param::page_size() as u64)
+    }
+
+    /// Whether it has been on a CPU, as far as the scheduler says.
+    pub fn has_run(&self) -> bool {
+        // Without scheduler statistics it may have.
+        self.directory.schedstat().map_or(true, |statistics| statistics.sum_exec_runtime > 0)
+    }
+
+    /// Where its program begins: the dynamic loader's entry, or the program's own without one.
+    pub fn first_instruction(&self) -> Option<u64> {
+        const AT_BASE: u64 = 7;
+        const AT_ENTRY: u64 = 9;
+        /// Offset of `e_entry` in an ELF file of 64 bits.
+        const ENTRY: u64 = 24;
+        let auxiliary = self.directory.auxv().ok()?;
+        match auxiliary.get(&AT_BASE).copied() {
+            None | Some(0) => auxiliary.get(&AT_ENTRY).copied(),
+            Some(base) => {
+                let mut entry = [0; 8];
+                self.directory.mem().ok()?.read_exact_at(&mut entry, base + ENTRY).ok()?;
+                Some(base + u64::from_le_bytes(entry))
+            }
+        }
     }
 
     /// Threads that have not ended, the first being the leader if it is among them. A leader may end before
