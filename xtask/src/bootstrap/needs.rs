@@ -65,11 +65,11 @@ fn test() -> Vec<Need> {
         program("Go compiler", "go", &["golang-go"]),
         program("Python", "python3", &["python3"]),
         program("SQLite shell", "sqlite3", &["sqlite3"]),
-        program("debugger", "gdb", &["gdb"]),
+        program("valgrind, which checks the truths", "valgrind", &["valgrind"]),
         library("jemalloc", "libjemalloc.so.2", &["libjemalloc2"]),
         library("jemalloc for static linking", "libjemalloc.a", &["libjemalloc-dev"]),
         library("mimalloc", "libmimalloc.so", &["libmimalloc-dev"]),
-        library("tcmalloc", "libtcmalloc.so", &["libgoogle-perftools-dev"]),
+        library("tcmalloc", "libtcmalloc_minimal.so", &["libgoogle-perftools-dev"]),
         Need {
             what: "Prometheus' checker of metrics",
             check: Box::new(|| find("promtool")),
