@@ -63,7 +63,7 @@ fn test() -> Vec<Need> {
         program("C++ compiler", "g++", &["g++"]),
         program("musl C compiler", "musl-gcc", &["musl-tools"]),
         program("Go compiler", "go", &["golang-go"]),
-        program("Python", "python3", &["python3"]),
+        program("Python of the system", "/usr/bin/python3", &["python3"]),
         program("SQLite shell", "sqlite3", &["sqlite3"]),
         program("valgrind, which checks the truths", "valgrind", &["valgrind"]),
         library("jemalloc", "libjemalloc.so.2", &["libjemalloc2"]),
