@@ -42,7 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn start_orders(directory: &Path) -> Result<Running> {
     let program = directory.join("orders");
-    workspace::compile_c(&workspace::root().join("xtask/demo/orders.c"), &program)?;
+    workspace::compile_c("xtask/demo/orders.c", &program)?;
     let mut orders = Running::start(Command::new(program).stdout(Stdio::piped()))?;
     let output = orders.child().stdout.as_mut().context("stdout is piped")?;
     output.read_exact(&mut [0; 4]).context("the program ended before its first order")?;

@@ -42,7 +42,7 @@ pub fn run(options: &Options) -> Result<()> {
     step("unit tests");
     let mut unit = workspace::cargo();
     unit.args(["test", "--workspace", "--exclude", "leaktrace-tests", "--no-fail-fast"]);
-    let mut total = count(unit.args(["--", &options.filter]))?;
+    let mut total = count(unit.args(["--", &options.filter]).env("PATH", workspace::path()?))?;
     if !options.no_root {
         step("building leaktrace");
         let leaktrace = workspace::build_leaktrace()?;

@@ -61,11 +61,13 @@ fn executable_in(messages: &str) -> Option<PathBuf> {
         .next_back()
 }
 
-/// Compiles one C source with frame pointers, by which stacks are found, and debug information.
-pub fn compile_c(source: &Path, program: &Path) -> Result<()> {
+/// Compiles one C source of the workspace with frame pointers, by which stacks are found, and with debug
+/// information that names the source by its path in the workspace.
+pub fn compile_c(source: &str, program: &Path) -> Result<()> {
     let mut cc = Command::new("cc");
-    cc.args(["-O2", "-g", "-fno-omit-frame-pointer", "-fno-builtin", "-pthread", "-o"]);
-    command::run(cc.arg(program).arg(source))
+    cc.current_dir(root()).args(["-O2", "-g", "-fno-omit-frame-pointer", "-fno-builtin", "-pthread"]);
+    cc.arg(format!("-ffile-prefix-map={}=.", root().display()));
+    command::run(cc.arg("-o").arg(program).arg(source))
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
     let leaktrace = workspace::build_leaktrace()?;
     let directory = tempfile::tempdir()?;
     let load = directory.path().join("load");
-    workspace::compile_c(&workspace::root().join("xtask/bench/load.c"), &load)?;
+    workspace::compile_c("xtask/bench/load.c", &load)?;
     let bench = Bench { leaktrace, load, directory, rounds: options.rounds };
     let figures: &[_] = if options.figures.is_empty() { &Figure::ALL } else { &options.figures };
     for figure in figures {
