@@ -6,19 +6,19 @@
 /// Bounds of a [`super::Ledger`]'s memory. Whatever finds no room is counted, see [`super::LedgerTotals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Outstanding blocks and pieces of mappings over all processes.
+    /// Outstanding blocks (29 to 57 bytes each) and pieces of mappings (about 80) over all processes.
     pub blocks: u64,
     /// Stacks whose frames are kept: 8 bytes a frame and about 100 more.
     pub stacks: usize,
     /// Processes that ended.
     pub closed_processes: usize,
-    /// Call sites over all processes, the ended ones included: about 70 bytes each. Every process has two
+    /// Call sites over all processes, the ended ones included: about 100 bytes each. Every process has two
     /// more, for what it allocates without a stack.
     pub sites: u64,
 }
 
 impl Default for Limits {
-    /// About 0.8 GB if all of it is used.
+    /// About 0.9 GB if all of it is used, 1.3 GB for the moment in which the table of blocks grows to that.
     fn default() -> Self {
         Self { blocks: 16 << 20, stacks: 128 << 10, closed_processes: 1024, sites: 256 << 10 }
     }

@@ -73,6 +73,12 @@ impl Process {
         account.enter(&block);
     }
 
+    /// Has the processor fetch a heap block.
+    #[inline]
+    pub fn fetch(&self, addr: u64) {
+        self.blocks.fetch(addr);
+    }
+
     #[inline]
     pub fn free(&mut self, addr: u64, room: &mut Room) {
         match self.blocks.remove(addr) {

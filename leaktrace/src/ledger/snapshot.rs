@@ -31,7 +31,8 @@ pub struct ProcessSnapshot {
     pub unmatched_frees: u64,
     /// Blocks whose address was handed out again: their free was lost, or happened unseen.
     pub replaced: u64,
-    /// Allocations that the ledger had no room for; they are in the totals, not in what is outstanding.
+    /// Allocations that the ledger had no room for; they are in the totals, not in what is outstanding. Of a
+    /// child also what it could not inherit for want of room.
     pub untracked: u64,
     /// Their bytes.
     pub untracked_bytes: u64,
@@ -47,16 +48,17 @@ pub struct ProcessSnapshot {
 pub struct SiteSnapshot {
     /// What it allocates.
     pub kind: Kind,
-    /// Where; `None` if no stack could be taken.
+    /// Where; `None` if no stack could be taken, or if there was no room for its site.
     pub stack: Option<StackId>,
     /// Outstanding bytes.
     pub live_bytes: u64,
-    /// Outstanding blocks.
+    /// Outstanding blocks; a mapping counts once for each piece that is left of it.
     pub live_allocations: u64,
     /// All bytes ever allocated here.
     pub allocated_bytes: u64,
-    /// All blocks ever allocated here.
+    /// All blocks ever allocated here; what a child inherits isn't, and a move (`realloc`, `mremap`) is one
+    /// of its new size at its own site.
     pub allocations: u64,
-    /// Age of the oldest outstanding block.
+    /// Age of the oldest outstanding block, up to 17 ms too much; of a process that ended, at its end.
     pub oldest_age: Option<Duration>,
 }

@@ -381,7 +381,8 @@ proptest! {
             seconds += pause;
             model.apply(&event, at(seconds));
             ledger.apply(event, at(seconds));
-            prop_assert_eq!(said(&ledger, at(seconds), Duration::ZERO), model.said(at(seconds), Duration::ZERO));
+            let expected = model.said(at(seconds), Duration::ZERO);
+            prop_assert_eq!(said(&ledger, at(seconds), Duration::ZERO), expected);
             assert_books(&ledger);
         }
         let min_age = SECOND * min_age;
