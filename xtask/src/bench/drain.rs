@@ -1,6 +1,7 @@
 //! How fast the agent takes records in, for the CPU time it uses.
 //!
-//! Comes in: one traced thread that allocates flat out. Goes out: records for each second of the agent's CPU time,
+//! Comes in: one traced thread that allocates and frees one block after another, so the ledger is nearly empty (the
+//! agent's best case). Goes out: records for each second of the agent's CPU time,
 //! against those for each second of the thread's. Never: counts the time for attaching and for the last report, or
 //! for which either waited for a CPU.
 
