@@ -53,7 +53,7 @@ fn preloaded_jemalloc() {
 #[test]
 fn mimalloc() {
     assert_traced_exactly(&c("mimalloc", &["-lmimalloc"]), 1);
-    assert_traced_exactly(&cxx("mimalloc", &["-lmimalloc"]), 1);
+    assert_traced_exactly(&cxx("mimalloc", &["-lmimalloc", "-DENDS_WITHOUT_MEMORY"]), 1);
 }
 
 #[test]

@@ -121,6 +121,9 @@ impl Control {
             if requests.is_empty() {
                 return;
             }
+            // A new child that does not wait has a CPU to run on as soon as the one that does is let go.
+            requests
+                .sort_by_key(|request| !(request.header.kind == request::FORK && request.header.detail == 0));
             requests.iter().for_each(|request| self.answer(request));
         }
     }

@@ -22,11 +22,17 @@ const BATCH: usize = 4096;
 /// The ledger and what feeds it.
 pub struct Intake {
     ledger: Mutex<Ledger>,
-    ring: Mutex<Ring>,
+    input: Mutex<Input>,
     start: Instant,
     undecodable: AtomicU64,
     ring_bytes: usize,
     kinds: BTreeSet<Kind>,
+}
+
+/// The ring, and the events of the batch that is being read.
+struct Input {
+    ring: Ring,
+    events: Vec<Event>,
 }
 
 impl Intake {
@@ -34,7 +40,7 @@ impl Intake {
     pub fn new(ledger: Ledger, ring: Ring, ring_bytes: usize, kinds: BTreeSet<Kind>) -> Self {
         Self {
             ledger: Mutex::new(ledger),
-            ring: Mutex::new(ring),
+            input: Mutex::new(Input { ring, events: Vec::with_capacity(BATCH) }),
             start: Instant::now(),
             undecodable: AtomicU64::new(0),
             ring_bytes,
@@ -59,7 +65,7 @@ impl Intake {
 
     /// Feeds the ledger until `stop`.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), RingError> {
-        let waiter = self.ring().waiter()?;
+        let waiter = self.input.lock().unwrap_or_else(PoisonError::into_inner).ring.waiter()?;
         let mut pace = Pace::new(self.ring_bytes);
         while !stop.load(Ordering::Acquire) {
             let found = self.drain();
@@ -83,18 +89,20 @@ impl Intake {
     }
 
     fn batch(&self) -> (usize, usize) {
-        let mut ring = self.ring();
-        let mut ledger = self.ledger();
-        let now = self.now();
-        ring.drain(BATCH, |bytes| match decode(bytes) {
-            Ok(event) if self.is_wanted(&event) => ledger.apply(event, now),
+        // One batch is finished before the next is read: the order of events is that of the ring.
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let Input { ring, events } = &mut *input;
+        let found = ring.drain(BATCH, |bytes| match decode(bytes) {
+            Ok(event) if self.is_wanted(&event) => events.push(event),
             Ok(_) => {}
             Err(error) => {
                 if self.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
                     tracing::error!(%error, "a record can't be read");
                 }
             }
-        })
+        });
+        self.ledger().apply_all(events, self.now());
+        found
     }
 
     /// Heap functions are probed even if only mappings are asked for: what an allocator maps while it allocates
@@ -108,9 +116,5 @@ impl Intake {
                     | Event::ReallocBegin { .. }
                     | Event::ReallocEnd { .. }
             )
-    }
-
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

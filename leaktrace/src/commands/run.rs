@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval_at, sleep};
 
@@ -37,8 +37,14 @@ pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
     Capabilities::probe()?.require_for_run()?;
     // Found out now, not when the report is lost.
     output::check(config.output.file.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't make the event loop")?;
+    // From here on a signal ends the run with its report, also while processes are being armed.
+    let signals = runtime.block_on(async { Signals::new() }).context("can't handle signals")?;
     let Started { session, mut observer, child } = Session::start(config, log_level(verbosity))?;
-    let outcome = trace(config, &session, &mut observer, child);
+    let outcome = runtime.block_on(trace(config, &session, &mut observer, child, signals));
     // The probes go first: the process need not wait for the report.
     session.end();
     observer.drain();
@@ -46,64 +52,73 @@ pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
     outcome.map(|()| Exit::Done)
 }
 
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
 /// Waits for the end, printing meanwhile.
-fn trace(
+async fn trace(
     config: &RunConfig,
     session: &Session,
     observer: &mut Observer,
     child: Option<Child>,
+    mut signals: Signals,
 ) -> anyhow::Result<()> {
     let latest = Arc::new(Latest::default());
     let server = config.metrics.map(|address| Server::start(address, Arc::clone(&latest))).transpose()?;
     if server.is_some() {
         observer.publish(&latest);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("can't make the event loop")?;
-    let result = runtime.block_on(async {
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let child_gone = wait_for(child);
-        tokio::pin!(child_gone);
-        let end = async {
-            match config.duration {
-                Some(duration) => sleep(duration).await,
-                None => pending().await,
-            }
-        };
-        tokio::pin!(end);
-        let mut look = every(LOOK_FOR_END);
-        let mut report = every(config.interval);
-        let mut sample = every(sampling(config.interval));
-        let mut publish = every(PUBLISH);
-        loop {
-            tokio::select! {
-                biased;
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-                () = &mut end => break,
-                () = &mut child_gone => break,
-                _ = look.tick() => if session.is_over() { break },
-                _ = report.tick() => {
-                    observer.drain();
-                    // A full disk now is no reason to stop gathering; the last report fails for good.
-                    if let Err(error) = print(config, observer) {
-                        eprintln!("warning: this report is skipped: {error:#}");
-                    }
-                }
-                // For the growth of sites; what it builds is kept as a history.
-                _ = sample.tick() => drop(observer.report()),
-                _ = publish.tick(), if server.is_some() => observer.publish(&latest),
-            }
+    let child_gone = wait_for(child);
+    let end = async {
+        match config.duration {
+            Some(duration) => sleep(duration).await,
+            None => pending().await,
         }
-        Ok(())
-    });
+    };
+    tokio::pin!(child_gone, end);
+    let mut look = every(LOOK_FOR_END);
+    let mut report = every(config.interval);
+    let mut sample = every(sampling(config.interval));
+    let mut publish = every(PUBLISH);
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.any() => break,
+            () = &mut end => break,
+            () = &mut child_gone => break,
+            _ = look.tick() => if session.is_over() { break },
+            _ = report.tick() => {
+                observer.drain();
+                // A full disk now is no reason to stop gathering; the last report fails for good.
+                if let Err(error) = print(config, observer) {
+                    eprintln!("warning: this report is skipped: {error:#}");
+                }
+            }
+            // For the growth of sites; what it builds is kept as a history.
+            _ = sample.tick() => drop(observer.report()),
+            _ = publish.tick(), if server.is_some() => observer.publish(&latest),
+        }
+    }
     if let Some(server) = server {
         server.shutdown();
     }
-    result
+    Ok(())
 }
 
 /// Between looks at the growth of sites.

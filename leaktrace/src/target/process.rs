@@ -152,8 +152,8 @@ impl Process {
 
     /// Whether it has been on a CPU, as far as the scheduler says.
     pub fn has_run(&self) -> bool {
-        // Without scheduler statistics it may have.
-        self.directory.schedstat().map_or(true, |statistics| statistics.sum_exec_runtime > 0)
+        // Without scheduler statistics it may have. The time that it ran is brought up to date only now and then.
+        self.directory.schedstat().map_or(true, |statistics| statistics.pcount > 0)
     }
 
     /// Where its program begins: the dynamic loader's entry, or the program's own without one.
