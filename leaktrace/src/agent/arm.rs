@@ -1,26 +1,25 @@
-//! Arms processes: finds the allocation functions in what they map, makes each file's events once, and adds the
-//! process to them.
+//! The slow side of arming: finds the allocation functions in files, makes their events, and places breakpoints
+//! into memory that is mapped already.
 //!
-//! Comes in: processes, their mappings. Goes out: breakpoints in those processes, and notes about what could
-//! not be probed. Never: touches a process that it was not told of.
+//! Comes in: processes that run or are paused, their mappings. Goes out: breakpoints in those processes, and
+//! notes about what could not be probed. Never: called while a CPU waits: placing a breakpoint takes an RCU grace
+//! period, which does not end before that CPU is let go.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
-use super::notes::Notes;
+use super::board::KnownFile;
+use super::shared::Shared;
 use crate::allocator::{self, DiscoverError, Discovery, Exit};
 use crate::event::{Kind, Pid};
 use crate::probe::load::KernelSide;
 use crate::probe::perf::Placement;
 use crate::probe::plan::plan;
 use crate::probe::registrar::{RegisteredFile, Registrar};
-use crate::target::{FileId, Mappings, ModuleFile};
+use crate::target::{Mappings, ModuleFile};
 
 /// Arms processes.
 pub struct Armer {
@@ -28,53 +27,7 @@ pub struct Armer {
     registrar: Registrar,
     kinds: BTreeSet<Kind>,
     debug_roots: Vec<PathBuf>,
-    notes: Arc<Notes>,
-    files: FxHashMap<FileId, KnownFile>,
-    armed: FxHashMap<Pid, Armed>,
-}
-
-/// How [`allocator`] calls the dynamic loader.
-const LOADER: &str = "loader";
-
-/// A file that was looked at.
-struct KnownFile {
-    /// Its descriptor keeps the inode from being reused.
-    _file: Arc<ModuleFile>,
-    events: Option<RegisteredFile>,
-    /// Names of the allocators in it.
-    allocators: Vec<&'static str>,
-}
-
-/// A process with probes.
-struct Armed {
-    /// The task that carries them.
-    tid: u32,
-    /// Its perf events by file.
-    files: FxHashMap<FileId, Vec<OwnedFd>>,
-}
-
-impl Armed {
-    fn on(pid: Pid) -> Self {
-        Self { tid: pid.0, files: FxHashMap::default() }
-    }
-
-    /// Adds it to a file's events; whether there was anything to add.
-    fn add(
-        &mut self,
-        known: &KnownFile,
-        id: FileId,
-        placement: Placement,
-        notes: &Notes,
-    ) -> io::Result<bool> {
-        let Some(events) = &known.events else { return Ok(false) };
-        if self.files.contains_key(&id) {
-            return Ok(false);
-        }
-        let descriptors = events.arm(self.tid, placement)?;
-        notes.probes_placed(descriptors.len(), 0);
-        self.files.insert(id, descriptors);
-        Ok(true)
-    }
+    shared: Arc<Shared>,
 }
 
 /// What arming a process came to.
@@ -88,141 +41,91 @@ pub struct ArmOutcome {
 
 impl Armer {
     /// Owns the loaded kernel side from here on.
-    pub fn new(kernel: KernelSide, registrar: Registrar, kinds: BTreeSet<Kind>, notes: Arc<Notes>) -> Self {
-        Self {
-            kernel,
-            registrar,
-            kinds,
-            debug_roots: vec![PathBuf::from("/usr/lib/debug")],
-            notes,
-            files: FxHashMap::default(),
-            armed: FxHashMap::default(),
-        }
+    pub fn new(kernel: KernelSide, registrar: Registrar, kinds: BTreeSet<Kind>, shared: Arc<Shared>) -> Self {
+        Self { kernel, registrar, kinds, debug_roots: vec![PathBuf::from("/usr/lib/debug")], shared }
     }
 
-    /// Makes the events of `mappings`' files without arming anyone: [`Self::arm_ahead`] then covers them.
+    /// Makes the events of `mappings`' files without arming anyone: who maps them later is armed ahead.
     pub fn prepare(&mut self, mappings: &Mappings) {
         for file in mappings.files() {
             self.know(file);
         }
     }
 
-    /// Adds the process to the events of every file that it maps and was not added to yet. Takes an RCU grace
-    /// period: the process may run or be paused, but no CPU may wait for the answer.
+    /// Adds the process to the events of every file that it maps and was not added to yet.
     pub fn arm(&mut self, pid: Pid, mappings: &Mappings) -> io::Result<ArmOutcome> {
         let mut outcome = ArmOutcome::default();
         for file in mappings.files() {
-            self.know(file);
-            let Some(known) = self.files.get(&file.id()) else { continue };
+            let known = self.know(file);
             outcome.allocators.extend(&known.allocators);
-            let armed = self.armed.entry(pid).or_insert_with(|| Armed::on(pid));
-            outcome.new_files += usize::from(armed.add(known, file.id(), Placement::Now, &self.notes)?);
+            let Some(events) = &known.events else { continue };
+            let board = self.shared.board();
+            let (added, tid) = (board.is_added(pid, file), board.carrier(pid));
+            drop(board);
+            if !added {
+                let descriptors = events.arm(tid, Placement::Now)?;
+                self.shared.board().add(pid, file, descriptors);
+                outcome.new_files += 1;
+            }
         }
         Ok(outcome)
     }
 
-    /// Adds a process that begins a program, and maps `mappings` so far, to the events of all other files that
-    /// are known: its breakpoints will come with its mappings. Takes microseconds. Returns whether
-    /// [`Self::arm`] is needed besides, for what is mapped already.
-    pub fn arm_ahead(&mut self, pid: Pid, mappings: &Mappings) -> io::Result<bool> {
-        let armed = self.armed.entry(pid).or_insert_with(|| Armed::on(pid));
-        let mapped: FxHashSet<_> = mappings.files().map(|file| file.id()).collect();
-        for (id, known) in self.files.iter().filter(|(id, _)| !mapped.contains(id)) {
-            armed.add(known, *id, Placement::AsMapped, &self.notes)?;
-        }
-        // Events that the task had before it began the program were there when the file was mapped.
-        Ok(!self.is_armed(pid, mappings))
-    }
-
-    /// Whether [`Self::arm`] would find nothing to do.
-    pub fn is_armed(&self, pid: Pid, mappings: &Mappings) -> bool {
-        let armed = self.armed.get(&pid);
-        mappings.files().map(|file| file.id()).all(|id| match self.files.get(&id) {
-            None => false,
-            Some(known) => known.events.is_none() || armed.is_some_and(|armed| armed.files.contains_key(&id)),
-        })
-    }
-
-    /// Whether a file is a dynamic loader.
-    pub fn is_loader(&self, file: &ModuleFile) -> bool {
-        self.files.get(&file.id()).is_some_and(|known| known.allocators.contains(&LOADER))
-    }
-
-    /// Adds a forked child to the events of its parent: its memory is a copy, breakpoints included, which are
-    /// taken away if nobody wants them. Takes microseconds.
-    pub fn arm_child(&mut self, parent: Pid, child: Pid) -> io::Result<()> {
-        let mut armed = Armed::on(child);
-        let files = self.armed.get(&parent).map(|parent| &parent.files);
-        for id in files.into_iter().flat_map(|files| files.keys()) {
-            if let Some(known) = self.files.get(id) {
-                armed.add(known, *id, Placement::AsMapped, &self.notes)?;
+    /// Moves a process's probes to the task `tid`: the one that carried them has ended, or may have lost them.
+    pub fn move_to(&mut self, pid: Pid, tid: u32) -> io::Result<()> {
+        let files = self.shared.board().move_to(pid, tid);
+        for known in files {
+            if let Some(events) = &known.events {
+                // The new ones first: the breakpoints stay in place.
+                let descriptors = events.arm(tid, Placement::Now)?;
+                self.shared.board().add(pid, &known.file, descriptors);
             }
         }
-        self.disarm(child);
-        self.armed.insert(child, armed);
         Ok(())
-    }
-
-    /// Moves a process's probes to another of its threads: the one that carried them has ended.
-    pub fn move_to(&mut self, pid: Pid, tid: u32) -> io::Result<()> {
-        let Some(armed) = self.armed.get_mut(&pid) else { return Ok(()) };
-        armed.tid = tid;
-        for (id, descriptors) in &mut armed.files {
-            let Some(events) = self.files.get(id).and_then(|known| known.events.as_ref()) else { continue };
-            // The new ones first: the breakpoints stay in place.
-            *descriptors = events.arm(tid, Placement::Now)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a process's probes away.
-    pub fn disarm(&mut self, pid: Pid) {
-        if let Some(armed) = self.armed.remove(&pid) {
-            self.notes.probes_removed(armed.files.values().map(Vec::len).sum());
-        }
     }
 
     /// Takes all probes away and removes all events.
-    pub fn shut_down(mut self) {
-        self.armed.clear();
-        self.registrar.remove(self.files.into_values().filter_map(|file| file.events));
+    pub fn shut_down(self) {
+        let files = self.shared.board().clear();
+        self.registrar.remove(files);
     }
 
     /// Looks at a file if it was not looked at before.
-    fn know(&mut self, file: &Arc<ModuleFile>) {
-        if self.files.contains_key(&file.id()) {
-            return;
+    fn know(&mut self, file: &Arc<ModuleFile>) -> KnownFile {
+        if let Some(known) = self.shared.board().file(file) {
+            return known.clone();
         }
         let begun = Instant::now();
         let known = self.look_at(file);
         tracing::debug!(
             file = %file.path().display(),
             allocators = ?known.allocators,
-            events = known.events.as_ref().map_or(0, RegisteredFile::len),
+            events = known.events.as_ref().map_or(0, |events| RegisteredFile::len(events)),
             took = ?begun.elapsed(),
             "looked at a file"
         );
-        self.files.insert(file.id(), known);
+        self.shared.board().add_file(known.clone());
+        known
     }
 
     fn look_at(&mut self, file: &Arc<ModuleFile>) -> KnownFile {
-        let mut known = KnownFile { _file: Arc::clone(file), events: None, allocators: Vec::new() };
+        let mut known = KnownFile { file: Arc::clone(file), events: None, allocators: Vec::new() };
         let path = file.path();
         let opened = match (file.open(None), file.descriptor()) {
             (Ok(opened), Ok(descriptor)) => (opened, descriptor),
             (Err(error), _) => {
-                self.notes.incomplete(format!("{}: not probed: {error}", path.display()));
+                self.shared.notes.incomplete(format!("{}: not probed: {error}", path.display()));
                 return known;
             }
             (_, Err(unkept)) => {
-                self.notes.incomplete(format!("{}: not probed: {unkept}", path.display()));
+                self.shared.notes.incomplete(format!("{}: not probed: {unkept}", path.display()));
                 return known;
             }
         };
         let discovery = match allocator::discover(opened.0, path, &self.debug_roots) {
             Ok(discovery) => discovery,
             Err(error @ DiscoverError::Stripped { .. }) => {
-                self.notes.incomplete(format!("{}: {error}", path.display()));
+                self.shared.notes.incomplete(format!("{}: {error}", path.display()));
                 return known;
             }
             Err(error) => {
@@ -231,7 +134,7 @@ impl Armer {
             }
         };
         for problem in &discovery.problems {
-            self.notes.incomplete(format!(
+            self.shared.notes.incomplete(format!(
                 "{}: {} is not probed: {}",
                 path.display(),
                 problem.function,
@@ -244,9 +147,9 @@ impl Armer {
             return known;
         }
         let (events, refused) = self.registrar.register(&self.kernel, opened.1, &plan);
-        self.notes.probes_placed(0, refused.len());
+        self.shared.notes.probes_refused(refused.len());
         for refusal in refused {
-            self.notes.incomplete(format!(
+            self.shared.notes.incomplete(format!(
                 "{}: the probe for {} at offset {:#x} is not in place: {}",
                 path.display(),
                 refusal.program,
@@ -255,7 +158,7 @@ impl Armer {
             ));
         }
         known.allocators = discovery.allocators;
-        known.events = Some(events);
+        known.events = Some(Arc::new(events));
         known
     }
 }

@@ -65,7 +65,7 @@ impl Intake {
 
     /// Feeds the ledger until `stop`.
     pub fn run(&self, stop: &AtomicBool) -> Result<(), RingError> {
-        let waiter = self.input.lock().unwrap_or_else(PoisonError::into_inner).ring.waiter()?;
+        let (waiter, _) = self.input.lock().unwrap_or_else(PoisonError::into_inner).ring.waiter()?;
         let mut pace = Pace::new(self.ring_bytes);
         while !stop.load(Ordering::Acquire) {
             let found = self.drain();

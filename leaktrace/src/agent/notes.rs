@@ -52,9 +52,13 @@ impl Notes {
         warnings.push(warning);
     }
 
-    /// Counts probes that are in place (`n` may be taken back by [`Self::probes_removed`]) and refused ones.
-    pub fn probes_placed(&self, placed: usize, refused: usize) {
+    /// Counts probes that were placed.
+    pub fn probes_placed(&self, placed: usize) {
         self.probes.fetch_add(placed as u64, Ordering::Relaxed);
+    }
+
+    /// Counts probes that the kernel refused.
+    pub fn probes_refused(&self, refused: usize) {
         self.refused.fetch_add(refused as u64, Ordering::Relaxed);
     }
 

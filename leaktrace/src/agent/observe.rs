@@ -4,19 +4,17 @@
 //! [`Report`]s with verdicts, [`MetricsSnapshot`]s. Never: holds the ledger while it looks up symbols.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use leaktrace_common::counters::Counter;
 use leaktrace_common::stack::Ending;
 
-use super::intake::Intake;
-use super::notes::Notes;
+use super::shared::Shared;
 use crate::event::{Frames, ProcessKey, StackId};
 use crate::ledger::{LedgerSnapshot, Limits, Moment};
 use crate::metrics::groups::{self, GroupTotals, ProcessTotals};
 use crate::metrics::{Latest, MetricsSnapshot};
-use crate::probe::gate::Gate;
 use crate::report::growth::History;
 use crate::report::model::{Frame, Report};
 use crate::report::{self, Facts, ProcessFacts, Resolve, Resolved};
@@ -39,10 +37,7 @@ const OUTERMOST: &[&str] = &[
 
 /// Builds reports and metrics.
 pub struct Observer {
-    intake: Arc<Intake>,
-    registry: Arc<ModuleRegistry>,
-    notes: Arc<Notes>,
-    gate: Arc<Mutex<Gate>>,
+    shared: Arc<Shared>,
     counters: LossCounters,
     symbolizer: Symbolizer,
     history: History,
@@ -53,20 +48,9 @@ pub struct Observer {
 
 impl Observer {
     /// Looks at what these hold.
-    pub fn new(
-        intake: Arc<Intake>,
-        registry: Arc<ModuleRegistry>,
-        notes: Arc<Notes>,
-        gate: Arc<Mutex<Gate>>,
-        counters: LossCounters,
-        limits: Limits,
-        min_age: Duration,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, counters: LossCounters, limits: Limits, min_age: Duration) -> Self {
         Self {
-            intake,
-            registry,
-            notes,
-            gate,
+            shared,
             counters,
             symbolizer: Symbolizer::new(Options::default()),
             history: History::default(),
@@ -78,17 +62,17 @@ impl Observer {
 
     /// Applies all records that wait.
     pub fn drain(&self) {
-        self.intake.drain();
+        self.shared.intake.drain();
     }
 
     /// The report of this moment. Blocks whose records still wait are not in it: drain first for an exact one.
     pub fn report(&mut self) -> Report {
-        let now = self.intake.now();
+        let now = self.shared.intake.now();
         self.read_losses();
         let (snapshot, stacks) = self.snapshot(now);
         let facts = self.facts(now, &snapshot);
         let mut resolver =
-            StackResolver { registry: &self.registry, symbolizer: &mut self.symbolizer, stacks };
+            StackResolver { registry: &self.shared.registry, symbolizer: &mut self.symbolizer, stacks };
         let mut report = report::build(&snapshot, &mut resolver, &facts);
         self.history.record(now.0, &report);
         self.history.judge(&mut report);
@@ -98,8 +82,8 @@ impl Observer {
     /// The numbers of this moment for `/metrics`.
     pub fn publish(&mut self, latest: &Latest) {
         self.read_losses();
-        let now = self.intake.now();
-        let ledger = self.intake.ledger();
+        let now = self.shared.intake.now();
+        let ledger = self.shared.intake.ledger();
         let snapshot = ledger.snapshot(now, Duration::ZERO);
         let totals = ledger.totals();
         drop(ledger);
@@ -112,15 +96,15 @@ impl Observer {
         for (counter, count) in counts.iter() {
             kernel[counter as usize] = count;
         }
-        let (probes_attached, probe_attach_errors) = self.notes.probes();
+        let (probes_attached, probe_attach_errors) = self.shared.notes.probes();
         latest.publish(MetricsSnapshot {
             taken: SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64()),
             totals: self.groups.totals(),
             kernel,
-            undecodable: self.intake.undecodable(),
-            late_probes: self.notes.times_late(),
+            undecodable: self.shared.intake.undecodable(),
+            late_probes: self.shared.notes.times_late(),
             probes_attached,
             probe_attach_errors,
             tracked_blocks: totals.tracked_blocks,
@@ -130,9 +114,9 @@ impl Observer {
 
     /// Tells the ledger what was lost for the processes that still run.
     fn read_losses(&self) {
-        let mut ledger = self.intake.ledger();
+        let mut ledger = self.shared.intake.ledger();
         let running: Vec<_> = ledger.processes().map(|process| process.key.pid).collect();
-        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = self.shared.gate();
         for pid in running {
             if let Some(lost) = gate.lost(pid) {
                 ledger.set_lost(pid, lost);
@@ -141,7 +125,7 @@ impl Observer {
     }
 
     fn snapshot(&self, now: Moment) -> (LedgerSnapshot, HashMap<StackId, Frames>) {
-        let ledger = self.intake.ledger();
+        let ledger = self.shared.intake.ledger();
         let snapshot = ledger.snapshot(now, self.min_age);
         let ids = snapshot.processes.iter().flat_map(|process| &process.sites).filter_map(|site| site.stack);
         let stacks = ids.filter_map(|id| Some((id, ledger.frames(id)?.clone()))).collect();
@@ -153,18 +137,21 @@ impl Observer {
         let mut counters: BTreeMap<String, u64> =
             counts.iter().map(|(counter, count)| (counter.name().to_owned(), count)).collect();
         // The agent's own reasons.
-        let own = [("undecodable", self.intake.undecodable()), ("late_probes", self.notes.times_late())];
+        let own = [
+            ("undecodable", self.shared.intake.undecodable()),
+            ("late_probes", self.shared.notes.times_late()),
+        ];
         counters.extend(own.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name.to_owned(), n)));
         let processes = snapshot.processes.iter().map(|process| {
-            let exe = self.registry.exe(process.key).map(|exe| exe.to_string()).unwrap_or_default();
+            let exe = self.shared.registry.exe(process.key).map(|exe| exe.to_string()).unwrap_or_default();
             let rss_bytes = if process.exited { None } else { resident_bytes(process.key) };
             (process.key, ProcessFacts { exe, rss_bytes })
         });
         Facts {
             duration: now.0,
             counters,
-            warnings: self.notes.warnings(),
-            degraded: !self.notes.is_complete(),
+            warnings: self.shared.notes.warnings(),
+            degraded: !self.shared.notes.is_complete(),
             processes: processes.collect(),
             keep_allocator_frames: false,
         }

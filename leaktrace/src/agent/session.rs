@@ -4,19 +4,19 @@
 //! probe, a thread or an event definition behind, however it ends.
 
 use std::process::Child;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
 
 use super::arm::Armer;
-use super::control::{Control, WatchError};
-use super::desk::Desk;
+use super::desk::{Desk, StaffedDesk};
 use super::intake::Intake;
 use super::launch::{Launched, launch};
-use super::notes::Notes;
 use super::observe::Observer;
+use super::shared::Shared;
+use super::watch::{WatchError, expect, watch};
 use crate::cli::config::{RunConfig, Target};
 use crate::event::Pid;
 use crate::ledger::{Ledger, Limits};
@@ -32,9 +32,9 @@ const SPARE_DESCRIPTORS: u64 = 4096;
 
 /// A trace that runs.
 pub struct Session {
-    intake: Arc<Intake>,
+    shared: Arc<Shared>,
     stop: Arc<AtomicBool>,
-    desk: Desk,
+    desk: StaffedDesk,
     drain: JoinHandle<Result<(), RingError>>,
     /// Ends with the session: the targets of `--pid` and of a command.
     ends_with_targets: bool,
@@ -71,7 +71,7 @@ impl Session {
             KernelSide::load(&LoadOptions { ring_bytes: config.ring_bytes, comm_patterns, log_level })?;
         let events = Ring::new(kernel.events()?);
         let requests = Ring::new(kernel.control()?);
-        let gate = Arc::new(Mutex::new(kernel.gate()?));
+        let gate = kernel.gate()?;
         let counters = LossCounters::new(kernel.counters()?);
         if log_level > 0 {
             spawn_log(&mut kernel);
@@ -83,46 +83,37 @@ impl Session {
         if let Some(blocks) = config.max_blocks {
             limits.blocks = blocks.get() as u64;
         }
-        let notes = Arc::new(Notes::default());
-        let registry = Arc::new(ModuleRegistry::new(open_files as usize));
-        let intake = Arc::new(Intake::new(
-            Ledger::new(limits),
-            events,
-            config.ring_bytes as usize,
-            config.kinds.clone(),
-        ));
-        let armer = Armer::new(
-            kernel,
-            Registrar::new(tracefs, guardian.pid),
-            config.kinds.clone(),
-            Arc::clone(&notes),
-        );
-        let mut control = Control::new(
-            armer,
-            Arc::clone(&gate),
-            Arc::clone(&registry),
-            Arc::clone(&notes),
-            Arc::clone(&intake),
-        );
+        let intake =
+            Intake::new(Ledger::new(limits), events, config.ring_bytes as usize, config.kinds.clone());
+        let shared = Arc::new(Shared::new(intake, ModuleRegistry::new(open_files as usize), gate));
+        let registrar = Registrar::new(tracefs, guardian.pid);
+        let mut armer = Armer::new(kernel, registrar, config.kinds.clone(), Arc::clone(&shared));
 
-        control.prepare();
-        let launched = prepare_targets(&mut control, &config.target, &notes)?;
-
+        prepare(&shared, &mut armer);
         let stop = Arc::new(AtomicBool::new(false));
-        let desk = Desk::open(control, requests, &stop)?;
+        // Before the first process is armed: its children may wait.
+        let desk = Desk::open(&shared, requests, &stop)?;
+        let prepared = prepare_targets(&shared, &mut armer, &config.target);
+        let desk = desk.staff(armer)?;
         let drain = {
-            let (intake, stop) = (Arc::clone(&intake), Arc::clone(&stop));
-            spawn("drain", move || intake.run(&stop))?
+            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+            spawn("drain", move || shared.intake.run(&stop))?
         };
-        let observer =
-            Observer::new(Arc::clone(&intake), registry, notes, gate, counters, limits, config.min_age);
+        let observer = Observer::new(Arc::clone(&shared), counters, limits, config.min_age);
         let session = Self {
-            intake,
+            shared,
             stop,
             desk,
             drain,
             ends_with_targets: !matches!(config.target, Target::Comm(_)),
             _guardian: guardian,
+        };
+        let launched = match prepared {
+            Ok(launched) => launched,
+            Err(error) => {
+                session.end();
+                return Err(error);
+            }
         };
         let child = match launched.map(Launched::go).transpose() {
             Ok(child) => child,
@@ -140,7 +131,7 @@ impl Session {
 
     /// Whether nobody is left to trace, and nobody will come.
     pub fn is_over(&self) -> bool {
-        self.ends_with_targets && self.intake.ledger().totals().running == 0
+        self.ends_with_targets && self.shared.intake.ledger().totals().running == 0
     }
 
     /// Takes all probes away and ends the threads. What the ledger knows stays.
@@ -155,25 +146,34 @@ impl Session {
     }
 }
 
+/// Makes events for what this process itself maps: most processes map the same libc and loader.
+fn prepare(shared: &Shared, armer: &mut Armer) {
+    let captured = Process::open(Pid(std::process::id()))
+        .and_then(|own| shared.registry.capture(own.key(), 0).map(|mappings| (own.key(), mappings)));
+    match captured {
+        Ok((own, mappings)) => {
+            armer.prepare(&mappings);
+            shared.registry.forget(own);
+        }
+        Err(error) => tracing::debug!(%error, "nothing is prepared"),
+    }
+}
+
 /// Arms what runs; forks the command's process.
-fn prepare_targets(
-    control: &mut Control,
-    target: &Target,
-    notes: &Notes,
-) -> anyhow::Result<Option<Launched>> {
+fn prepare_targets(shared: &Shared, armer: &mut Armer, target: &Target) -> anyhow::Result<Option<Launched>> {
     match target {
         Target::Pids(pids) => {
             let mut failures: Vec<WatchError> = Vec::new();
             for pid in pids {
                 let watched = Process::open(*pid).map_err(WatchError::from);
-                if let Err(error) = watched.and_then(|process| control.watch(&process, true)) {
+                if let Err(error) = watched.and_then(|process| watch(shared, armer, &process, true)) {
                     failures.push(error);
                 }
             }
             if failures.len() == pids.len() {
                 return Err(failures.remove(0).into());
             }
-            failures.into_iter().for_each(|failure| notes.incomplete(failure.to_string()));
+            failures.into_iter().for_each(|failure| shared.notes.incomplete(failure.to_string()));
             Ok(None)
         }
         Target::Comm(patterns) => {
@@ -185,9 +185,9 @@ fn prepare_targets(
                     continue;
                 }
                 let watched = Process::open_same(listed.key).map_err(WatchError::from);
-                match watched.and_then(|process| control.watch(&process, false)) {
+                match watched.and_then(|process| watch(shared, armer, &process, false)) {
                     Ok(()) | Err(WatchError::Process(ProcessError::NoSuchProcess { .. })) => {}
-                    Err(error) => notes.incomplete(error.to_string()),
+                    Err(error) => shared.notes.incomplete(error.to_string()),
                 }
             }
             Ok(None)
@@ -195,7 +195,7 @@ fn prepare_targets(
         Target::Command { program, args } => {
             let launched =
                 launch(program, args).with_context(|| format!("can't start {}", program.display()))?;
-            control.expect(&Process::open(Pid(launched.pid))?)?;
+            expect(shared, armer, &Process::open(Pid(launched.pid))?)?;
             Ok(Some(launched))
         }
     }

@@ -39,20 +39,37 @@ impl Pause {
         (result == 0).then_some(registers.rip)
     }
 
+    /// Whether it has stopped, or is gone.
+    pub fn has_stopped(&mut self) -> bool {
+        self.stopped.is_some() || self.look(libc::WNOHANG).is_none_or(|status| status.is_some())
+    }
+
     /// Waits until it has stopped, which it does as soon as it may run.
     fn wait(&mut self) -> Option<libc::c_int> {
+        if self.stopped.is_none() {
+            self.look(0);
+        }
+        self.stopped.filter(|status| libc::WIFSTOPPED(*status))
+    }
+
+    /// Looks for its wait status; `None` if there will be none, `Some(None)` if there is none yet.
+    fn look(&mut self, flags: libc::c_int) -> Option<Option<libc::c_int>> {
         let tid = self.tid.0 as libc::pid_t;
-        while self.stopped.is_none() {
+        loop {
             let mut status = 0;
             // SAFETY: the status is a valid place to write to.
-            let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) };
+            let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | flags) };
             if waited == tid {
                 self.stopped = Some(status);
-            } else if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                return Some(self.stopped);
+            }
+            if waited == 0 {
+                return Some(None);
+            }
+            if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
                 return None;
             }
         }
-        self.stopped.filter(|status| libc::WIFSTOPPED(*status))
     }
 }
 

@@ -7,4 +7,4 @@ mod loss;
 mod ring;
 
 pub use loss::{Counts, LossCounters};
-pub use ring::{Pace, Ring, RingError, Waiter};
+pub use ring::{Pace, Ring, RingError, Waiter, Waker};

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use rustix::event::epoll;
+use rustix::event::{EventfdFlags, epoll};
 
 /// Why a ring cannot be waited for.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +19,21 @@ pub struct RingError(#[from] io::Error);
 /// A ring.
 pub struct Ring(RingBuf<MapData>);
 
-/// Waits for a ring. Each waiting thread needs its own.
+/// Waits for a ring, or for a [`Waker`]. Each waiting thread needs its own.
 #[derive(Debug)]
 pub struct Waiter(OwnedFd);
+
+/// Wakes the thread that waits.
+#[derive(Debug, Clone)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// Ends the wait that is, or the next.
+    pub fn wake(&self) {
+        // It only fails when the counter is full, and then the waiter wakes up anyway.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+}
 
 impl Ring {
     /// Prepares to read `ring`.
@@ -40,13 +53,17 @@ impl Ring {
         (records, bytes)
     }
 
-    /// What waits for this ring.
-    pub fn waiter(&self) -> Result<Waiter, RingError> {
+    /// What waits for this ring, and what wakes it.
+    pub fn waiter(&self) -> Result<(Waiter, Waker), RingError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = rustix::event::eventfd(0, flags).map_err(io::Error::from)?;
         // Edge-triggered: a record that was put without a wakeup is no reason to return.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, self.0.as_fd(), epoll::EventData::new_u64(0), flags).map_err(io::Error::from)?;
-        Ok(Waiter(epoll))
+        for source in [self.0.as_fd(), wake.as_fd()] {
+            epoll::add(&epoll, source, epoll::EventData::new_u64(0), flags).map_err(io::Error::from)?;
+        }
+        Ok((Waiter(epoll), Waker(Arc::new(wake))))
     }
 }
 
