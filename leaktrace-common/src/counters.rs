@@ -23,8 +23,6 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Records put on the event ring.
-    Events = "events",
     /// An allocation or mapping did not fit into the ring.
     RingFullAlloc = "ring_full_alloc",
     /// A free or unmap did not fit into the ring.

@@ -186,7 +186,8 @@ pub const SHORT_STACK_FRAMES: usize = 31;
 pub struct Control {
     /// One of [`request`] in `kind`; `detail` is 1 if the process waits for the answer.
     pub header: Header,
-    /// Of a fork: the parent. Of changed libraries: the thread that changed them.
+    /// Of a fork: the parent. Of changed libraries: the thread that changed them. Of an exec: the thread that
+    /// called it, as it was called before.
     pub other: u32,
     /// Generation of the process's mappings.
     pub generation: u32,

@@ -16,7 +16,7 @@ use crate::maps::{CONTROL, COUNTS, EVENTS};
 #[unsafe(no_mangle)]
 static RING_BYTES: u32 = limits::DEFAULT_RING_BYTES;
 
-/// Adds to a counter that other CPUs may add to.
+/// Adds to a counter that others may add to.
 #[inline(always)]
 pub fn add(slot: *mut u64, n: u64) {
     // SAFETY: the pointer is into a map value; `lock add` is one instruction, so preemption cannot tear it.
@@ -43,7 +43,6 @@ pub fn event<T: 'static>(record: T) -> bool {
     let Some(mut entry) = EVENTS.reserve::<T>(0) else { return false };
     entry.write(record);
     entry.submit(wakeup());
-    count(Counter::Events);
     true
 }
 

@@ -99,7 +99,9 @@ fn try_exec(ctx: &RawTracePointContext) -> Option<()> {
     lifecycle(kind::EXEC, pid, 0, &traced, comm);
     let header = Header { kind: request::EXEC, detail: 1, count: 0, pid };
     let (generation, start_ns) = (traced.generation, traced.start_ns);
-    hold(Control { header, other: 0, generation, start_ns, comm }, HOLD_NS);
+    // The thread that called exec has taken the leader's place; the leader carried the probes.
+    let caller: u32 = ctx.arg(1);
+    hold(Control { header, other: caller, generation, start_ns, comm }, HOLD_NS);
     None
 }
 

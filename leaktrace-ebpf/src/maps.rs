@@ -1,11 +1,11 @@
 //! Every map, once.
 //!
 //! Comes in: sizes from [`leaktrace_common::limits`]; the agent may override the ring's. Goes out: statics.
-//! Never: a per-CPU map: a uprobe program can be preempted between two steps.
+//! Never: state between two steps in a per-CPU map: a uprobe program can be preempted.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use leaktrace_common::comm::CommPattern;
 use leaktrace_common::counters::COUNTERS;
 use leaktrace_common::limits;
@@ -43,9 +43,10 @@ pub static INFLIGHT: HashMap<u32, Inflight> =
 #[map]
 pub static SEEN_STACKS: LruHashMap<u64, u8> = LruHashMap::with_max_entries(limits::SEEN_STACKS, 0);
 
-/// [`leaktrace_common::counters::Counter`] by slot.
+/// [`leaktrace_common::counters::Counter`] by slot, for each CPU: a shared one would be fought for. Safe although
+/// a program can be preempted and go on, since each use is one atomic addition.
 #[map]
-pub static COUNTS: Array<u64> = Array::with_max_entries(COUNTERS, 0);
+pub static COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS, 0);
 
 /// `--comm` patterns; unused slots match nothing.
 #[map]

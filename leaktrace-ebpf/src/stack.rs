@@ -115,12 +115,12 @@ fn send(regs: *const pt_regs, thread: &Thread, caller: u64, id: u64, frames: usi
         count(Counter::RingFullStack);
         return;
     }
-    count(match ending {
-        Ending::Complete => Counter::Events,
-        Ending::TooDeep => Counter::StackTooDeep,
-        Ending::Broken => Counter::StackBroken,
-        Ending::Unreadable => Counter::StackUnreadable,
-    });
+    match ending {
+        Ending::Complete => {}
+        Ending::TooDeep => count(Counter::StackTooDeep),
+        Ending::Broken => count(Counter::StackBroken),
+        Ending::Unreadable => count(Counter::StackUnreadable),
+    }
     // Full or not, the map is an optimisation: a stack that is not in it is sent again.
     let _ = SEEN_STACKS.insert(id, 1, u64::from(BPF_ANY));
 }

@@ -107,7 +107,9 @@ pub fn answer(shared: &Shared, request: &Request) -> Answered {
     let pid = key.pid;
     let waits = request.header.detail == 1;
     let result = match request.header.kind {
-        request::EXEC => exec(shared, key, request.generation, comm(&request.comm), waits),
+        request::EXEC => {
+            exec(shared, key, Tid(request.other), request.generation, comm(&request.comm), waits)
+        }
         request::FORK => fork(shared, Pid(request.other), key, waits),
         request::LIBRARIES => libraries(shared, key, Tid(request.other), request.generation, waits),
         request::LEADER_EXIT => leader_exit(key),
@@ -135,6 +137,7 @@ pub fn answer(shared: &Shared, request: &Request) -> Answered {
 fn exec(
     shared: &Shared,
     key: ProcessKey,
+    caller: Tid,
     generation: u32,
     comm: String,
     waits: bool,
@@ -142,6 +145,10 @@ fn exec(
     let pid = key.pid;
     let mappings = shared.registry.capture(key, generation)?;
     let mut board = shared.board();
+    if caller.0 != pid.0 {
+        // Another thread than the leader called it, and the leader's probes went with the leader.
+        board.disarm(pid);
+    }
     board.arm_ahead(pid, &mappings).map_err(|source| WatchError::Arm { pid, source })?;
     let complete = board.is_armed(pid, &mappings);
     drop(board);

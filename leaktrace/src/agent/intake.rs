@@ -24,6 +24,7 @@ pub struct Intake {
     ledger: Mutex<Ledger>,
     input: Mutex<Input>,
     start: Instant,
+    events: AtomicU64,
     undecodable: AtomicU64,
     ring_bytes: usize,
     kinds: BTreeSet<Kind>,
@@ -42,6 +43,7 @@ impl Intake {
             ledger: Mutex::new(ledger),
             input: Mutex::new(Input { ring, events: Vec::with_capacity(BATCH) }),
             start: Instant::now(),
+            events: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
             ring_bytes,
             kinds,
@@ -56,6 +58,11 @@ impl Intake {
     /// The ledger; records wait meanwhile.
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that were read.
+    pub fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
     }
 
     /// Records that are of another build's kernel side.
@@ -101,6 +108,7 @@ impl Intake {
                 }
             }
         });
+        self.events.fetch_add(found.0 as u64, Ordering::Relaxed);
         self.ledger().apply_all(events, self.now());
         found
     }

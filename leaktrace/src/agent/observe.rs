@@ -102,6 +102,7 @@ impl Observer {
                 .duration_since(SystemTime::UNIX_EPOCH)
                 .map_or(0.0, |since| since.as_secs_f64()),
             totals: self.groups.totals(),
+            events: self.shared.intake.events(),
             kernel,
             undecodable: self.shared.intake.undecodable(),
             late_probes: self.shared.notes.times_late(),
@@ -149,6 +150,7 @@ impl Observer {
         });
         Facts {
             duration: now.0,
+            events: self.shared.intake.events(),
             counters,
             warnings: self.shared.notes.warnings(),
             degraded: !self.shared.notes.is_complete(),

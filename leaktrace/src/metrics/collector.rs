@@ -80,6 +80,7 @@ fn add_snapshot(families: &mut Families, snapshot: &MetricsSnapshot) {
     for group in &totals.groups {
         add_group(families, group);
     }
+    families.add(&registry::EVENTS, &[], snapshot.events as f64);
     for (counter, count) in Counter::ALL.iter().zip(snapshot.kernel) {
         let metric = registry::metric_of(*counter);
         let labels = [counter.name()];

@@ -83,7 +83,7 @@ metrics! {
         "Processes that were counted in the group other because the limit of groups was reached.";
 
     EVENTS = Counter Count "leaktrace_events_total" []
-        "Records that the kernel side put on the event ring.";
+        "Records that were read from the event ring.";
     LOST = Counter Count "leaktrace_lost_total" ["reason"]
         "Records, or whole processes, that were not recorded.";
     STACKS = Counter Count "leaktrace_stacks_total" []
@@ -133,7 +133,6 @@ pub const UNDECODABLE: &str = "undecodable";
 /// without a metric does not compile.
 pub const fn metric_of(counter: Counter) -> Metric {
     match counter {
-        Counter::Events => EVENTS,
         Counter::RingFullAlloc
         | Counter::RingFullFree
         | Counter::RingFullStack

@@ -18,6 +18,8 @@ pub struct MetricsSnapshot {
     pub taken: f64,
     /// By group, from [`super::GroupTotals`].
     pub totals: Totals,
+    /// Records that were read from the event ring.
+    pub events: u64,
     /// Counters of the kernel side, in the order of [`leaktrace_common::counters::Counter::ALL`].
     pub kernel: [u64; COUNTERS as usize],
     /// Records that this version does not know.

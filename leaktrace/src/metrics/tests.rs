@@ -38,6 +38,7 @@ fn snapshot() -> MetricsSnapshot {
             replaced: 13,
             untracked: 14,
         },
+        events: 99,
         kernel: std::array::from_fn(|slot| 100 + slot as u64),
         undecodable: 15,
         probes_attached: 16,

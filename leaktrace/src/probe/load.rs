@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::fd::BorrowedFd;
 
-use aya::maps::{Array, MapData, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use leaktrace_common::comm::CommPattern;
@@ -146,7 +146,7 @@ impl KernelSide {
     }
 
     /// Takes the counters.
-    pub fn counters(&mut self) -> Result<Array<MapData, u64>, LoadError> {
+    pub fn counters(&mut self) -> Result<PerCpuArray<MapData, u64>, LoadError> {
         self.take("COUNTS")
     }
 

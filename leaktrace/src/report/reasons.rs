@@ -76,7 +76,7 @@ fn sentence(name: &str, count: u64) -> String {
 const fn of_counter(counter: Counter) -> Option<Reason> {
     use Effect::{Late, Lost, Truncated};
     let (effect, one, many) = match counter {
-        Counter::Events | Counter::Stacks | Counter::Holds | Counter::HoldNanoseconds | Counter::Unheld => {
+        Counter::Stacks | Counter::Holds | Counter::HoldNanoseconds | Counter::Unheld => {
             return None;
         }
         Counter::RingFullAlloc => (
@@ -181,7 +181,7 @@ mod tests {
         for counter in Counter::ALL {
             let name = counter.name();
             let Some(reason) = reason(name) else {
-                assert!(["events", "stacks", "holds", "hold_nanoseconds"].contains(&name), "{name}");
+                assert!(["stacks", "holds", "hold_nanoseconds"].contains(&name), "{name}");
                 continue;
             };
             assert!(!reason.one.is_empty() && !reason.many.is_empty(), "{name}");

@@ -153,8 +153,8 @@ pub(super) fn report() -> Report {
     let exe = |name: &str, rss_bytes| ProcessFacts { exe: format!("/usr/bin/{name}"), rss_bytes };
     let facts = Facts {
         duration: Duration::from_millis(30_210),
+        events: 4_321,
         counters: [
-            counter(Counter::Events, 4_321),
             counter(Counter::Stacks, 1_500),
             counter(Counter::RingFullAlloc, 2),
             counter(Counter::RingFullFree, 1),

@@ -2,11 +2,11 @@
 //!
 //! Comes in: the counter map. Goes out: [`Counts`]. Never: resets them: they count from the start of the run.
 
-use aya::maps::{Array, MapData};
+use aya::maps::{MapData, PerCpuArray};
 use leaktrace_common::counters::Counter;
 
 /// The counter map.
-pub struct LossCounters(Array<MapData, u64>);
+pub struct LossCounters(PerCpuArray<MapData, u64>);
 
 /// All counters at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Counts([u64; Counter::ALL.len()]);
 
 impl LossCounters {
     /// Wraps the map.
-    pub fn new(map: Array<MapData, u64>) -> Self {
+    pub fn new(map: PerCpuArray<MapData, u64>) -> Self {
         Self(map)
     }
 
@@ -22,7 +22,7 @@ impl LossCounters {
     pub fn read(&self) -> Counts {
         let mut counts = Counts([0; Counter::ALL.len()]);
         for (slot, count) in counts.0.iter_mut().enumerate() {
-            *count = self.0.get(&(slot as u32), 0).unwrap_or_default();
+            *count = self.0.get(&(slot as u32), 0).map_or(0, |cpus| cpus.iter().sum());
         }
         counts
     }
