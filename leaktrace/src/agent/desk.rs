@@ -91,9 +91,10 @@ impl StaffedDesk {
                 Err(_) => tracing::error!("a control thread ended unexpectedly"),
             }
         }
-        match self.working.join() {
-            Ok(armer) => armer.shut_down(),
-            Err(_) => tracing::error!("the arming thread ended unexpectedly"),
+        if let Ok(armer) = self.working.join() {
+            armer.shut_down();
+        } else {
+            tracing::error!("the arming thread ended unexpectedly");
         }
     }
 }

@@ -173,7 +173,9 @@ fn prepare_targets(shared: &Shared, armer: &mut Armer, target: &Target) -> anyho
             if failures.len() == pids.len() {
                 return Err(failures.remove(0).into());
             }
-            failures.into_iter().for_each(|failure| shared.notes.incomplete(failure.to_string()));
+            for failure in failures {
+                shared.notes.incomplete(failure.to_string());
+            }
             Ok(None)
         }
         Target::Comm(patterns) => {

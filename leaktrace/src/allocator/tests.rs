@@ -325,13 +325,10 @@ fn a_malloc_of_one_s_own() {
 
 #[test]
 fn jemalloc_under_any_prefix() {
-    let functions: String = ["mallocx", "dallocx", "rallocx", "malloc", "free", "zzz"]
-        .iter()
-        .map(|name| {
-            format!(".hidden own_{name}\nfunction own_{name}\n push rbx\n pop rbx\n ret\ndone own_{name}\n")
-        })
-        .collect();
-    let (_directory, library) = assembled(&functions);
+    let functions = ["mallocx", "dallocx", "rallocx", "malloc", "free", "zzz"].map(|name| {
+        format!(".hidden own_{name}\nfunction own_{name}\n push rbx\n pop rbx\n ret\ndone own_{name}\n")
+    });
+    let (_directory, library) = assembled(&functions.concat());
     let found = discovered(&library);
     assert_eq!(found.allocators, ["jemalloc"]);
     assert_eq!(

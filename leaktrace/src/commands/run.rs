@@ -150,7 +150,7 @@ async fn wait_for(child: Option<Child>) {
     // Without the thread, the ledger knows of the end too: `Session::is_over`.
     let watching = std::thread::Builder::new().name("wait".to_owned()).spawn(watch);
     if watching.is_err() || ended.await.is_err() {
-        pending().await
+        pending::<()>().await;
     }
 }
 

@@ -1,3 +1,5 @@
+//! What the decoder makes of good, short, unknown and random bytes.
+
 use leaktrace_common::comm::comm_bytes;
 use proptest::prelude::*;
 

@@ -104,7 +104,7 @@ metrics! {
     HOLD_SECONDS = Counter Seconds "leaktrace_hold_seconds_total" []
         "Time that processes waited for their probes.";
     UNHELD = Counter Count "leaktrace_unheld_total" []
-        "Times that a process could not be made to wait for its probes; late ones are in leaktrace_lost_total.";
+        "Times that a process could not be made to wait for its probes; late ones are counted as lost.";
     TRACKED_BLOCKS = Gauge Count "leaktrace_tracked_blocks" []
         "Outstanding blocks in the ledger.";
     TRACKED_BLOCKS_LIMIT = Gauge Count "leaktrace_tracked_blocks_limit" []
@@ -197,7 +197,7 @@ const INTRODUCTION: &str = "\
 - `/healthz`: 200 while leaktrace runs
 - `/readyz`: 200 from the first snapshot on, 503 before
 
-Numbers are taken at every `--interval`. Processes are grouped by name (comm), never shown by pid; a group whose
+Numbers are taken every second. Processes are grouped by name (comm), never shown by pid; a group whose
 processes have all ended keeps its counters and loses its gauges. Dashboards and alert rules: [dashboards](../dashboards/).
 
 | metric | type | unit | labels | meaning |

@@ -49,8 +49,8 @@ pub fn kernel_offsets(btf: &[u8]) -> Result<KernelOffsets, BtfError> {
 /// The types of one BTF blob, by where they begin.
 struct Types<'b> {
     strings: &'b [u8],
-    types: &'b [u8],
-    /// Byte offset in `types` of each type; id 0 is `void`.
+    records: &'b [u8],
+    /// Byte offset in `records` of each type; id 0 is `void`.
     starts: Vec<usize>,
     structures: FxHashMap<&'b [u8], usize>,
 }
@@ -76,7 +76,7 @@ impl<'b> Types<'b> {
             btf.get(start..start + u32_at(btf, len)? as usize).ok_or(BtfError::Malformed(start))
         };
         let (types, strings) = (section(8, 12)?, section(16, 20)?);
-        let mut parsed = Self { strings, types, starts: vec![0], structures: FxHashMap::default() };
+        let mut parsed = Self { strings, records: types, starts: vec![0], structures: FxHashMap::default() };
         let mut at = 0;
         while at < types.len() {
             let info = u32_at(types, at + 4)?;
@@ -95,7 +95,7 @@ impl<'b> Types<'b> {
     }
 
     fn name(&self, at: usize) -> Result<&'b [u8], BtfError> {
-        Ok(self.string(u32_at(self.types, at)? as usize))
+        Ok(self.string(u32_at(self.records, at)? as usize))
     }
 
     /// Byte offset of a member, members of anonymous structures and unions included.
@@ -107,18 +107,18 @@ impl<'b> Types<'b> {
     }
 
     fn member_of(&self, at: usize, wanted: &[u8]) -> Result<Option<u32>, BtfError> {
-        let info = u32_at(self.types, at + 4)?;
+        let info = u32_at(self.records, at + 4)?;
         let bit_fields = info >> 31 == 1;
         for member in 0..info as usize & 0xFFFF {
             let entry = at + 12 + member * 12;
-            let offset = u32_at(self.types, entry + 8)?;
+            let offset = u32_at(self.records, entry + 8)?;
             let bytes = if bit_fields { (offset & 0xFF_FFFF) / 8 } else { offset / 8 };
             let name = self.name(entry)?;
             if name == wanted {
                 return Ok(Some(bytes));
             }
             if name.is_empty()
-                && let Some(inner) = self.aggregate(u32_at(self.types, entry + 4)?)?
+                && let Some(inner) = self.aggregate(u32_at(self.records, entry + 4)?)?
                 && let Some(inside) = self.member_of(inner, wanted)?
             {
                 return Ok(Some(bytes + inside));
@@ -130,7 +130,7 @@ impl<'b> Types<'b> {
     /// Where the structure or union with this id begins.
     fn aggregate(&self, id: u32) -> Result<Option<usize>, BtfError> {
         let Some(at) = self.starts.get(id as usize).copied() else { return Ok(None) };
-        let kind = u32_at(self.types, at + 4)? >> 24 & 0x1F;
+        let kind = u32_at(self.records, at + 4)? >> 24 & 0x1F;
         Ok((kind == KIND_STRUCT || kind == KIND_UNION).then_some(at))
     }
 }

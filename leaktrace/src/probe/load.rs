@@ -120,7 +120,7 @@ impl KernelSide {
                 .ebpf
                 .program_mut(name)
                 .ok_or_else(|| aya::programs::ProgramError::NotLoaded)
-                .and_then(|program| <&mut RawTracePoint>::try_from(program))
+                .and_then(<&mut RawTracePoint>::try_from)
                 .and_then(|program| program.attach(tracepoint));
             attached.map_err(|source| LoadError::Program { program: name.to_owned(), source })?;
         }

@@ -17,6 +17,17 @@ pub struct Pause {
     stopped: Option<libc::c_int>,
 }
 
+/// What a look for a wait status came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// There is one.
+    Stopped,
+    /// There is none yet.
+    Running,
+    /// There will be none.
+    Gone,
+}
+
 impl Pause {
     /// Attaches to the thread and asks it to stop; returns at once. Fails if a debugger has it. The thread that
     /// begins a pause must end it.
@@ -41,7 +52,7 @@ impl Pause {
 
     /// Whether it has stopped, or is gone.
     pub fn has_stopped(&mut self) -> bool {
-        self.stopped.is_some() || self.look(libc::WNOHANG).is_none_or(|status| status.is_some())
+        self.stopped.is_some() || self.look(libc::WNOHANG) != Look::Running
     }
 
     /// Waits until it has stopped, which it does as soon as it may run.
@@ -52,8 +63,8 @@ impl Pause {
         self.stopped.filter(|status| libc::WIFSTOPPED(*status))
     }
 
-    /// Looks for its wait status; `None` if there will be none, `Some(None)` if there is none yet.
-    fn look(&mut self, flags: libc::c_int) -> Option<Option<libc::c_int>> {
+    /// Looks for its wait status.
+    fn look(&mut self, flags: libc::c_int) -> Look {
         let tid = self.tid.0 as libc::pid_t;
         loop {
             let mut status = 0;
@@ -61,13 +72,13 @@ impl Pause {
             let waited = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | flags) };
             if waited == tid {
                 self.stopped = Some(status);
-                return Some(self.stopped);
+                return Look::Stopped;
             }
             if waited == 0 {
-                return Some(None);
+                return Look::Running;
             }
             if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                return None;
+                return Look::Gone;
             }
         }
     }

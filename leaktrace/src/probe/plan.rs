@@ -41,7 +41,9 @@ pub fn plan(discovery: &Discovery, kinds: &BTreeSet<Kind>) -> Vec<PlannedEvent> 
             Exit::None => {}
             Exit::ReturnProbe => add("returned", ProbeKind::Return, point.entry.offset),
             Exit::ReturnSites(sites) => {
-                sites.iter().for_each(|site| add("returning", ProbeKind::Entry, site.offset));
+                for site in sites {
+                    add("returning", ProbeKind::Entry, site.offset);
+                }
             }
         }
     }

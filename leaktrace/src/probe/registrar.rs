@@ -71,7 +71,7 @@ impl Registrar {
                         match self.event(kernel, file, event, &format!("{name}_{i}"), &[*offset]) {
                             Ok(event) => registered.events.push(event),
                             Err(why) => {
-                                refused.push(Refused { program: event.program, offset: *offset, why })
+                                refused.push(Refused { program: event.program, offset: *offset, why });
                             }
                         }
                     }
