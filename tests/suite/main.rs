@@ -9,6 +9,7 @@ mod command_line;
 mod exact;
 mod formats;
 mod loss;
+mod metrics;
 mod processes;
 mod real_programs;
 mod side_effects;

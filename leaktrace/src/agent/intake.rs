@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use super::clock::Clock;
 use crate::decode::decode;
 use crate::event::{Event, Kind};
 use crate::ledger::{Ledger, Moment};
@@ -23,7 +23,7 @@ const BATCH: usize = 4096;
 pub struct Intake {
     ledger: Mutex<Ledger>,
     input: Mutex<Input>,
-    start: Instant,
+    clock: Clock,
     events: AtomicU64,
     undecodable: AtomicU64,
     ring_bytes: usize,
@@ -37,12 +37,12 @@ struct Input {
 }
 
 impl Intake {
-    /// Feeds `ledger` from `ring`, whose size is `ring_bytes`, with events of these kinds. The time begins now.
+    /// Feeds `ledger` from `ring`, whose size is `ring_bytes`, with events of these kinds.
     pub fn new(ledger: Ledger, ring: Ring, ring_bytes: usize, kinds: BTreeSet<Kind>) -> Self {
         Self {
             ledger: Mutex::new(ledger),
             input: Mutex::new(Input { ring, events: Vec::with_capacity(BATCH) }),
-            start: Instant::now(),
+            clock: Clock::default(),
             events: AtomicU64::new(0),
             undecodable: AtomicU64::new(0),
             ring_bytes,
@@ -50,9 +50,14 @@ impl Intake {
         }
     }
 
-    /// Time since the trace began.
+    /// The trace's time.
     pub fn now(&self) -> Moment {
-        Moment(self.start.elapsed())
+        Moment(self.clock.elapsed())
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The ledger; records wait meanwhile.

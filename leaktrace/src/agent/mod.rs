@@ -9,6 +9,7 @@
 
 pub mod arm;
 pub mod board;
+pub mod clock;
 pub mod control;
 pub mod desk;
 pub mod intake;

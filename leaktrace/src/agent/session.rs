@@ -95,6 +95,7 @@ impl Session {
         let desk = Desk::open(&shared, requests, &stop)?;
         let prepared = prepare_targets(&shared, &mut armer, &config.target);
         let desk = desk.staff(armer)?;
+        shared.intake.clock().begin();
         let drain = {
             let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
             spawn("drain", move || shared.intake.run(&stop))?
@@ -134,15 +135,26 @@ impl Session {
         self.ends_with_targets && self.shared.intake.ledger().totals().running == 0
     }
 
-    /// Takes all probes away and ends the threads. What the ledger knows stays.
+    /// Ends the tracing: takes in what was recorded until now, takes all probes away, ends the threads. What the
+    /// ledger knows stays.
     pub fn end(self) {
+        // All at once and for all: probes go one by one, and while those of `malloc` outlive those of `free`,
+        // what they see is not true.
+        let closed = self.shared.gate().close();
+        self.shared.intake.clock().end();
+        let mut ledger = self.shared.intake.ledger();
+        for (pid, lost) in closed {
+            ledger.set_lost(pid, lost);
+        }
+        drop(ledger);
         self.stop.store(true, Ordering::Release);
-        self.desk.close();
         match self.drain.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the event ring failed"),
             Err(_) => tracing::error!("the drain thread ended unexpectedly"),
         }
+        self.shared.intake.drain();
+        self.desk.close();
     }
 }
 

@@ -24,7 +24,7 @@ use crate::agent::session::{Session, Started};
 use crate::capability::Capabilities;
 use crate::cli::Exit;
 use crate::cli::config::RunConfig;
-use crate::metrics::{Latest, Server};
+use crate::metrics::{Latest, Port, Server};
 use crate::report::{self, Options};
 
 /// How often it is looked whether all targets are gone.
@@ -37,6 +37,10 @@ pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
     Capabilities::probe()?.require_for_run()?;
     // Found out now, not when the report is lost.
     output::check(config.output.file.as_deref())?;
+    let port = config.metrics.map(Port::open).transpose()?;
+    if let Some(port) = &port {
+        eprintln!("metrics: http://{}/metrics", port.address());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -44,10 +48,9 @@ pub fn run(config: &RunConfig, verbosity: u8) -> anyhow::Result<Exit> {
     // From here on a signal ends the run with its report, also while processes are being armed.
     let signals = runtime.block_on(async { Signals::new() }).context("can't handle signals")?;
     let Started { session, mut observer, child } = Session::start(config, log_level(verbosity))?;
-    let outcome = runtime.block_on(trace(config, &session, &mut observer, child, signals));
+    let outcome = runtime.block_on(trace(config, &session, &mut observer, child, signals, port));
     // The probes go first: the process need not wait for the report.
     session.end();
-    observer.drain();
     print(config, &mut observer)?;
     outcome.map(|()| Exit::Done)
 }
@@ -78,9 +81,10 @@ async fn trace(
     observer: &mut Observer,
     child: Option<Child>,
     mut signals: Signals,
+    port: Option<Port>,
 ) -> anyhow::Result<()> {
     let latest = Arc::new(Latest::default());
-    let server = config.metrics.map(|address| Server::start(address, Arc::clone(&latest))).transpose()?;
+    let server = port.map(|port| Server::start(port, Arc::clone(&latest))).transpose()?;
     if server.is_some() {
         observer.publish(&latest);
     }

@@ -15,5 +15,5 @@ mod tests;
 
 pub use collector::Exporter;
 pub use groups::{GroupTotals, ProcessTotals};
-pub use server::{MetricsError, Server};
+pub use server::{MetricsError, Port, Server};
 pub use snapshot::{Group, KindTotals, Latest, MetricsSnapshot, Totals};

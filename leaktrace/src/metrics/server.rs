@@ -59,6 +59,32 @@ impl MetricsError {
     }
 }
 
+/// A port that is ours; who connects waits for [`Server::start`].
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Port {
+    /// Listens on `address` from now on; port 0 takes a free one.
+    pub fn open(address: SocketAddr) -> Result<Self, MetricsError> {
+        let failed = |source| MetricsError::of(address, source);
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            tracing::warn!("metrics on {address} can be read by everyone who can reach this machine");
+        }
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// A running server; ends when dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -68,16 +94,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` from now on; port 0 takes a free one.
-    pub fn start(address: SocketAddr, latest: Arc<Latest>) -> Result<Self, MetricsError> {
+    /// Serves what is in `latest`.
+    pub fn start(port: Port, latest: Arc<Latest>) -> Result<Self, MetricsError> {
+        let Port { listener, address } = port;
         let failed = |source| MetricsError::of(address, source);
         let exporter = Exporter::new(Arc::clone(&latest))?;
-        let listener = TcpListener::bind(address).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        if !address.ip().is_loopback() {
-            tracing::warn!("metrics on {address} can be read by everyone who can reach this machine");
-        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
         let routes = routes(exporter, latest);

@@ -124,7 +124,7 @@ fn get(address: SocketAddr, path: &str) -> String {
 }
 
 fn start(latest: Arc<Latest>) -> Server {
-    Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), latest).unwrap()
+    Server::start(Port::open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap(), latest).unwrap()
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn serves_metrics_health_and_readiness() {
 #[test]
 fn a_port_in_use_is_named() {
     let first = start(published(None));
-    let error = Server::start(first.address(), published(None)).unwrap_err();
+    let error = Port::open(first.address()).unwrap_err();
     assert!(matches!(error, MetricsError::InUse { .. }), "{error}");
     assert!(error.to_string().contains(&first.address().to_string()), "{error}");
 }
@@ -153,7 +153,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn an_address_of_another_machine_is_named() {
     // TEST-NET-1 of RFC 5737.
-    let error = Server::start(SocketAddr::from(([192, 0, 2, 1], 0)), published(None)).unwrap_err();
+    let error = Port::open(SocketAddr::from(([192, 0, 2, 1], 0))).unwrap_err();
     assert!(matches!(error, MetricsError::NotLocal { .. }), "{error}");
 }
 
@@ -163,6 +163,6 @@ fn shutdown_frees_the_port_and_does_not_wait_for_idle_connections() {
     let address = server.address();
     let _idle = TcpStream::connect(address).unwrap();
     server.shutdown();
-    let again = Server::start(address, published(None)).unwrap();
+    let again = Server::start(Port::open(address).unwrap(), published(None)).unwrap();
     assert_eq!(again.address(), address);
 }

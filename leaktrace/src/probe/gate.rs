@@ -10,6 +10,9 @@ use crate::event::{Pid, ProcessKey};
 /// The answer to a process that waits; the kernel side counts its generation up.
 const NEW_GENERATION: u32 = 2;
 
+/// How often it is looked whether the gate is closed for all.
+const MOST_PASSES: usize = 8;
+
 /// The gate's maps.
 pub struct Gate {
     traced: HashMap<MapData, u32, Traced>,
@@ -40,9 +43,22 @@ impl Gate {
         self.traced.insert(process.pid.0, entry, 0).map_err(|source| GateError { pid: process.pid, source })
     }
 
-    /// Stops a process's events, and those of a child that shares its memory.
-    pub fn close(&mut self, pid: Pid) {
-        let _ = self.traced.remove(&pid.0);
+    /// Stops all events; returns what was lost for each process.
+    pub fn close(&mut self) -> Vec<(Pid, Lost)> {
+        let mut closed = Vec::new();
+        // What forks or begins a program meanwhile opens the gate once more.
+        for _ in 0..MOST_PASSES {
+            let open: Vec<_> = self.traced.iter().filter_map(Result::ok).collect();
+            if open.is_empty() {
+                break;
+            }
+            for (pid, entry) in open {
+                // It may just have ended.
+                let _ = self.traced.remove(&pid);
+                closed.push((Pid(pid), entry.lost));
+            }
+        }
+        closed
     }
 
     /// What was lost for a process that is still traced.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use leaktrace::event::{Kind, Pid, ProcessKey};
 use leaktrace::metrics::groups::DEFAULT_LIMIT;
-use leaktrace::metrics::{GroupTotals, KindTotals, Latest, MetricsSnapshot, ProcessTotals, Server};
+use leaktrace::metrics::{GroupTotals, KindTotals, Latest, MetricsSnapshot, Port, ProcessTotals, Server};
 use serde_json::Value;
 
 use super::{dashboard, directory, expressions, panels, title};
@@ -147,7 +147,9 @@ fn wait_for(what: &str, mut missing: impl FnMut() -> Vec<String>) {
 #[ignore = "needs prometheus in PATH and ten seconds"]
 fn prometheus_has_an_answer_for_every_panel() {
     let latest = Arc::new(Latest::default());
-    let server = Server::start(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&latest)).unwrap();
+    let server =
+        Server::start(Port::open(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap(), Arc::clone(&latest))
+            .unwrap();
     let prometheus = Prometheus::start(server.address());
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
