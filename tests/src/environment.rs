@@ -33,9 +33,8 @@ pub fn note_built(program: &Path) {
 
 /// How long to wait here for what takes so long on a fast machine.
 pub fn patience(usual: Duration) -> Duration {
-    let factor = std::env::var("LEAKTRACE_TIMEOUT_FACTOR").map_or(1, |factor| {
-        factor.parse().expect("LEAKTRACE_TIMEOUT_FACTOR is a whole number")
-    });
+    let factor = std::env::var("LEAKTRACE_TIMEOUT_FACTOR")
+        .map_or(1, |factor| factor.parse().expect("LEAKTRACE_TIMEOUT_FACTOR is a whole number"));
     usual * factor
 }
 

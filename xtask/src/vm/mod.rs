@@ -4,11 +4,13 @@
 //! Never: changes the machine (packages, package lists), leaves a process or a file behind, or takes a guest's
 //! silence for success.
 
+mod cost;
 mod cpio;
 mod guest;
 mod initramfs;
 mod kernels;
 mod qemu;
+mod support;
 mod verdict;
 
 use std::fs::File;
@@ -54,6 +56,9 @@ pub struct Options {
     /// Only a few tests that reach every program of the kernel side.
     #[arg(long, conflicts_with = "filter")]
     quick: bool,
+    /// Write docs/kernel-support.md and docs/verifier-cost.json from what the guests say.
+    #[arg(long, conflicts_with = "filter")]
+    write_docs: bool,
     /// Keep the guest's files and what its kernel said, in target/vm.
     #[arg(long)]
     keep: bool,
@@ -86,31 +91,61 @@ pub fn run(options: &Options) -> Result<()> {
     let scratch =
         tempfile::Builder::new().prefix("run-").tempdir_in(&directory).context("no room in target/vm")?;
     let accelerator = accelerator(&kernels[0], scratch.path())?;
+    let known = cost::committed()?;
     let mut lines = Vec::new();
-    let mut failed = 0;
+    let mut guests = Vec::new();
     for (source, kernel) in sources.iter().zip(&kernels) {
         step(&format!("{} ({})", source.name(), kernel.display()));
         let start = Instant::now();
         let outcome = boot(options, &built, kernel, accelerator, scratch.path());
         let seconds = start.elapsed().as_secs();
-        let line = match outcome {
-            Ok(guest) => line(&guest),
-            Err(error) => {
-                failed += 1;
-                format!("FAILED: {error:#}")
-            }
+        let outcome = outcome.and_then(|guest| {
+            compare_cost(&guest, known.get(&source.name()), options.write_docs)?;
+            Ok(guest)
+        });
+        let line = match &outcome {
+            Ok(guest) => line(guest),
+            Err(error) => format!("FAILED: {error:#}"),
         };
-        println!("{}: {line} ({seconds} s)", source.name());
         lines.push(format!("{}: {line} ({seconds} s)", source.name()));
+        guests.extend(outcome.ok().map(|guest| (source.name(), guest)));
     }
     if options.keep {
         println!("kept: {}", scratch.keep().display());
     }
-    println!("{}", lines.join("\n"));
-    if failed > 0 {
-        bail!("{failed} of {} kernels failed", kernels.len());
+    println!("\n{}", lines.join("\n"));
+    if guests.len() < kernels.len() {
+        bail!("{} of {} kernels failed", kernels.len() - guests.len(), kernels.len());
+    }
+    if options.write_docs {
+        write_docs(&guests, options.quick)?;
     }
     Ok(())
+}
+
+/// Shows what the verifier went through, and fails if that is much more than it was.
+fn compare_cost(guest: &Guest, known: Option<&cost::Cost>, accepts: bool) -> Result<()> {
+    let now = support::facts(guest).map(|doctor| cost::of(&doctor)).unwrap_or_default();
+    let (lines, grown) = cost::compare(known.unwrap_or(&cost::Cost::new()), &now);
+    if !lines.is_empty() {
+        println!("verified on Linux {}:\n{}", guest.kernel, lines.join("\n"));
+    }
+    if !(grown.is_empty() || accepts) {
+        bail!(
+            "the verifier's work has grown by more than a fifth for {}: make it less, or accept it with \
+             `cargo xtask vm-test --write-docs`",
+            grown.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn write_docs(guests: &[(String, Guest)], quick: bool) -> Result<()> {
+    let command = format!("cargo xtask vm-test{} --write-docs", if quick { " --quick" } else { "" });
+    std::fs::write(workspace::root().join("docs/kernel-support.md"), support::page(guests, &command))?;
+    let costs =
+        guests.iter().filter_map(|(name, guest)| Some((name.clone(), cost::of(&support::facts(guest)?))));
+    cost::commit(costs.filter(|(_, cost)| !cost.is_empty()).collect())
 }
 
 fn line(guest: &Guest) -> String {
