@@ -75,8 +75,6 @@ pub fn caller(regs: *const pt_regs) -> Option<u64> {
 }
 
 /// The id of the current stack; sends its frames if the agent does not have them.
-///
-/// Not inlined: one copy serves all programs, and the verifier walks it on its own.
 #[inline(always)]
 pub fn id(regs: *const pt_regs, thread: &Thread, caller: u64) -> u64 {
     let generation = thread.generation();
