@@ -19,7 +19,7 @@ use ::leaktrace::report::model::Report;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{compile, schema};
+use crate::{compile, environment, schema};
 
 /// The longest that a run may take on a busy machine, beyond what it is asked to.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -173,7 +173,7 @@ impl Session {
 
     /// Waits for a line of stderr.
     pub fn says(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String, RecvTimeoutError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + environment::patience(PATIENCE);
         loop {
             let line = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
             if wanted(&line) {
@@ -218,7 +218,7 @@ impl Session {
 
     /// Waits for its end.
     pub fn finish(mut self) -> Finished {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + environment::patience(PATIENCE);
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 break status;

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use crate::environment;
 use crate::truth::Truth;
 
 /// The longest that a phase may take under a tracer on a busy machine.
@@ -90,7 +91,7 @@ impl Program {
     }
 
     fn line(&self) -> String {
-        self.lines.recv_timeout(PATIENCE).expect("the fixture answers in time")
+        self.lines.recv_timeout(environment::patience(PATIENCE)).expect("the fixture answers in time")
     }
 }
 

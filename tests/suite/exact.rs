@@ -90,8 +90,8 @@ fn libraries_that_are_gone_and_an_allocator_that_comes_late() {
         let flags = ["-shared", "-fPIC", &format!("-DNAME={name}"), &format!("-DBYTES={bytes}")];
         Recipe::new("plugin.c").named(&format!("{name}.so")).flags(&flags).build()
     };
-    let Some(path) = fixture(&Recipe::new("dlopen.c")) else { return };
-    let (Some(one), Some(two)) = (plugin("plugin_one", "30"), plugin("plugin_two", "50")) else { return };
+    let plugins = [plugin("plugin_one", "30"), plugin("plugin_two", "50")];
+    let (Some(path), [Some(one), Some(two)]) = (fixture(&Recipe::new("dlopen.c")), plugins) else { return };
     let mut command = Command::new(path);
     command.env("PLUGIN_ONE", one).env("PLUGIN_TWO", two).env("LATE_ALLOCATOR", "libmimalloc.so.2");
     assert_command_traced_exactly(&mut command, 1);

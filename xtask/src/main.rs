@@ -11,6 +11,7 @@ mod demo;
 mod dist;
 mod lint;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Task {
     Bootstrap(bootstrap::Options),
     /// Run every test: unit tests, then programs traced for real (that part needs root).
     Test(test::Options),
+    /// Run the suite in virtual machines with other kernels.
+    VmTest(vm::Options),
     /// Check formatting, clippy and the rules of CONTRIBUTING.md.
     Lint,
     /// Trace a small leaking program and a Redis server under load, and print the report (needs root).
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().task {
         Task::Bootstrap(options) => bootstrap::run(options.scope()),
         Task::Test(options) => test::run(&options),
+        Task::VmTest(options) => vm::run(&options),
         Task::Lint => lint::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),

@@ -59,19 +59,19 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// Counts of tests, from libtest's closing lines.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
+pub struct Counts {
+    pub passed: u64,
+    pub failed: u64,
+    pub ignored: u64,
     /// Names of the failed ones.
-    failures: Vec<String>,
+    pub failures: Vec<String>,
     /// A test program that did not even come to its closing line, or was not built.
-    broken: bool,
+    pub broken: bool,
 }
 
 impl Counts {
     /// Takes in one line of libtest's output.
-    fn read(&mut self, line: &str) {
+    pub fn read(&mut self, line: &str) {
         if let Some(closing) = line.strip_prefix("test result: ") {
             let number = |what| {
                 let before = closing.split(what).next()?;
@@ -95,7 +95,7 @@ impl Counts {
         self.broken |= other.broken;
     }
 
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         let mut line = format!("{} passed, {} failed, {} ignored", self.passed, self.failed, self.ignored);
         if !self.failures.is_empty() {
             line = format!("failed: {}\n{line}", self.failures.join(", "));
@@ -103,7 +103,7 @@ impl Counts {
         line
     }
 
-    fn verdict(&self) -> Result<()> {
+    pub fn verdict(&self) -> Result<()> {
         if self.failed > 0 {
             bail!("{} tests failed", self.failed);
         }

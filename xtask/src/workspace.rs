@@ -40,16 +40,25 @@ pub fn cargo() -> Command {
 
 /// Builds the release program and returns its path.
 pub fn build_leaktrace() -> Result<PathBuf> {
+    build(&["build", "--release", "--package", "leaktrace", "--bin", "leaktrace"])
+}
+
+/// Builds the suite that traces programs for real, without running it, and returns its path.
+pub fn build_suite() -> Result<PathBuf> {
+    build(&["test", "--no-run", "--package", "leaktrace-tests", "--test", "suite"])
+}
+
+/// Builds one program.
+fn build(arguments: &[&str]) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "leaktrace", "--bin", "leaktrace"]);
-    build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    build.args(arguments).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     command::announce(&build);
     let output = build.output().context("cargo can't be started")?;
     if !output.status.success() {
-        bail!("leaktrace was not built: {}", output.status);
+        bail!("the program was not built: {}", output.status);
     }
     let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
-    executable_in(&messages).context("cargo built no program named leaktrace")
+    executable_in(&messages).context("cargo named no program that it built")
 }
 
 /// The program that the last artifact message names.

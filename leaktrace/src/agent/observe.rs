@@ -176,8 +176,14 @@ impl Resolve for StackResolver<'_> {
         let Some(taken) = self.stacks.get(&stack) else {
             return Resolved { frames: Vec::new(), ending: Ending::Unreadable };
         };
-        let frames = self.symbolizer.resolve(self.registry, process, taken.generation, &taken.addresses);
-        let ending = if frames.last().is_some_and(is_outermost) { Ending::Complete } else { taken.ending };
+        // Where the chain of frame pointers led out of all code, what follows are not return addresses.
+        let is_code = |address: &u64| self.registry.locate(process, taken.generation, *address).is_some();
+        let believable = taken.addresses.iter().take_while(|address| is_code(address)).count();
+        // The innermost was read at the function's entry: it is the caller, whatever is known of its mapping.
+        let addresses = &taken.addresses[..believable.max(1).min(taken.addresses.len())];
+        let cut = if addresses.len() < taken.addresses.len() { Ending::Broken } else { taken.ending };
+        let frames = self.symbolizer.resolve(self.registry, process, taken.generation, addresses);
+        let ending = if frames.last().is_some_and(is_outermost) { Ending::Complete } else { cut };
         Resolved { frames, ending }
     }
 }

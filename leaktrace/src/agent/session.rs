@@ -27,8 +27,13 @@ use crate::probe::tracefs::{Tracefs, group_name, start_of};
 use crate::target::{ModuleRegistry, Process, ProcessError, list, raise_descriptor_limit};
 use crate::transport::{LossCounters, Ring, RingError};
 
-/// Descriptors that are left for other things than module files.
+/// Descriptors that are left for other things than module files, where there are enough.
 const SPARE_DESCRIPTORS: u64 = 4096;
+
+/// How many module files may be kept open, of so many descriptors.
+fn kept_files(descriptors: u64) -> u64 {
+    (descriptors - SPARE_DESCRIPTORS.min(descriptors / 2)) / 2
+}
 
 /// A trace that runs.
 pub struct Session {
@@ -61,7 +66,7 @@ impl Session {
         let own_start = start_of(own_pid).context("can't read /proc/self/stat: is /proc mounted?")?;
         let tracefs = Tracefs::open(group_name(own_pid, own_start))?;
         let guardian = Guardian::spawn(&tracefs).context("can't fork the guardian process")?;
-        let open_files = raise_descriptor_limit().saturating_sub(SPARE_DESCRIPTORS) / 2;
+        let open_files = kept_files(raise_descriptor_limit());
 
         let comm_patterns = match &config.target {
             Target::Comm(patterns) => patterns.iter().map(|pattern| pattern.compiled).collect(),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::probe::load::Accepted;
+
 /// Whether something was let through when it was tried.
 pub type Attempt = Result<(), Errno>;
 
@@ -50,6 +52,8 @@ pub struct Facts {
     pub memlock: Option<u64>,
     /// `kernel.yama.ptrace_scope`, if the kernel has Yama.
     pub ptrace_scope: Option<u32>,
+    /// Loading the kernel side: the programs, or what the kernel said. `None` if it was not tried.
+    pub programs: Option<Result<Vec<Accepted>, String>>,
     /// Opening a mapped file through `/proc/PID/map_files`.
     pub map_files: Attempt,
 }

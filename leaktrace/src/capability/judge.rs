@@ -58,6 +58,10 @@ const REQUIRED: [(Capability, &str); 4] = [
 /// The ring buffer of BPF.
 const OLDEST_KERNEL: Version = Version(5, 8);
 
+/// The oldest kernel with all that the kernel side needs: `bpf_loop` (5.17), sleepable uprobe programs (6.0), maps
+/// that allocate in them (6.1). Distributions bring some of it to older ones, so each is asked for by itself.
+const NEWER_KERNEL: &str = "boot Linux 6.1 or newer";
+
 /// From here on BPF's memory is not counted as locked memory.
 const KERNEL_WITHOUT_MEMLOCK: Version = Version(5, 11);
 
@@ -74,6 +78,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
         Some(perf_event(facts)),
         Some(uprobes(facts)),
         Some(tracefs(facts)),
+        programs(facts),
         Some(map_files(facts)),
         lockdown(facts),
         memlock(facts),
@@ -155,7 +160,7 @@ fn kernel(facts: &Facts) -> Check {
             NAME,
             State::Missing,
             format!("{release} is older than {OLDEST_KERNEL}, the first with BPF ring buffers"),
-            "boot a newer kernel",
+            NEWER_KERNEL,
         ),
         None => check(
             NAME,
@@ -251,11 +256,11 @@ fn bpf_loop(facts: &Facts) -> Check {
     attempted(facts, NAME, facts.bpf_loop, "can be called", |errno| match errno {
         Errno::OPNOTSUPP => check(
             NAME,
-            State::Degraded,
-            "not in this kernel",
-            "use kernel 5.17 or newer for the deepest stacks",
+            State::Missing,
+            "not in this kernel, so a process could not wait for its probes",
+            NEWER_KERNEL,
         ),
-        errno => check(NAME, State::Degraded, message(errno), suspect(facts)),
+        errno => check(NAME, State::Missing, message(errno), suspect(facts)),
     })
 }
 
@@ -318,6 +323,20 @@ fn tracefs(facts: &Facts) -> Check {
             _ => suspect(facts),
         };
         check(NAME, State::Missing, format!("uprobe_events: {}", message(errno)), remedy)
+    })
+}
+
+/// Nothing to say if it was not tried.
+fn programs(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "BPF programs";
+    Some(match facts.programs.as_ref()? {
+        Ok(programs) => {
+            let verified: u32 = programs.iter().filter_map(|program| program.verified_instructions).sum();
+            let verified =
+                if verified > 0 { format!(", {verified} instructions verified") } else { String::new() };
+            ok(NAME, format!("{} accepted{verified}", programs.len()))
+        }
+        Err(said) => check(NAME, State::Missing, said, "boot a kernel that docs/kernel-support.md names"),
     })
 }
 

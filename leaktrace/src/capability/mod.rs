@@ -12,6 +12,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 pub use facts::Facts;
 pub use judge::{Check, State};
 
+use crate::probe::load::Accepted;
 use crate::report::model::SCHEMA;
 
 /// What was found, and what it means.
@@ -69,6 +71,9 @@ struct Document<'c> {
     capabilities: Vec<&'static str>,
     ready: bool,
     checks: &'c [Check],
+    /// Verified instructions by program, if the kernel side was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    programs: Option<BTreeMap<&'c str, Option<u32>>>,
 }
 
 impl Capabilities {
@@ -81,6 +86,17 @@ impl Capabilities {
     pub fn of(facts: Facts) -> Self {
         let checks = judge::judge(&facts);
         Self { facts, checks }
+    }
+
+    /// The same with what came of loading the kernel side.
+    #[must_use]
+    pub fn with_programs(self, tried: Result<Vec<Accepted>, String>) -> Self {
+        Self::of(Facts { programs: Some(tried), ..self.facts })
+    }
+
+    fn programs(&self) -> Option<BTreeMap<&str, Option<u32>>> {
+        let accepted = self.facts.programs.as_ref()?.as_ref().ok()?;
+        Some(accepted.iter().map(|program| (program.name.as_str(), program.verified_instructions)).collect())
     }
 
     /// What was found.
@@ -120,6 +136,7 @@ impl Capabilities {
                 .collect(),
             ready: self.require_for_run().is_ok(),
             checks: &self.checks,
+            programs: self.programs(),
         };
         serde_json::to_writer_pretty(&mut *w, &document)?;
         writeln!(w)

@@ -44,6 +44,7 @@ pub(super) fn facts() -> Result<Facts, procfs::ProcError> {
         lockdown: text("/sys/kernel/security/lockdown").as_deref().and_then(lockdown),
         memlock: getrlimit(Resource::Memlock).current,
         ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
+        programs: None,
         map_files: map_files(),
     })
 }

@@ -4,6 +4,7 @@ use rustix::io::Errno;
 
 use super::facts::{Capability, CapabilitySet, Lockdown, Tracefs};
 use super::*;
+use crate::probe::load::Accepted;
 
 /// Root on a recent kernel without a container.
 fn good() -> Facts {
@@ -26,6 +27,7 @@ fn good() -> Facts {
         lockdown: Some(Lockdown::None),
         memlock: Some(8 << 20),
         ptrace_scope: Some(1),
+        programs: None,
         map_files: Ok(()),
     }
 }
@@ -103,6 +105,8 @@ fn each_missing_thing_is_missing_alone() {
         ("pid namespace", Facts { initial_pid_ns: false, ..good() }),
         ("BTF", Facts { btf: Err(Errno::NOENT), ..good() }),
         ("BPF ring buffer", Facts { ring_buffer: Err(Errno::INVAL), ..good() }),
+        ("bpf_loop", Facts { bpf_loop: Err(Errno::OPNOTSUPP), ..good() }),
+        ("BPF programs", Facts { programs: Some(Err("`free` is refused".to_owned())), ..good() }),
         ("perf events", Facts { perf_event: Err(Errno::PERM), seccomp_filter: true, ..good() }),
         ("uprobes", Facts { uprobe_pmu: false, ..good() }),
         ("tracefs", Facts { tracefs: Err(Errno::ACCESS), ..good() }),
@@ -129,7 +133,6 @@ fn each_missing_thing_is_missing_alone() {
 #[test]
 fn what_only_does_less_does_not_stop_a_run() {
     let cases = [
-        ("bpf_loop", Facts { bpf_loop: Err(Errno::OPNOTSUPP), ..good() }),
         ("BPF perf link", Facts { perf_link: Err(Errno::OPNOTSUPP), ..good() }),
         ("map_files", Facts { map_files: Err(Errno::PERM), ..good() }),
         ("ptrace_scope", Facts { ptrace_scope: Some(3), ..good() }),
@@ -153,6 +156,24 @@ fn a_refusal_has_its_own_reason_once_the_privileges_are_there() {
     let refused = Facts { ring_buffer: Err(Errno::PERM), seccomp_filter: true, ..good() };
     let error = Capabilities::of(refused).require_for_run().unwrap_err();
     assert!(error.to_string().contains("seccomp=unconfined"), "{error}");
+}
+
+#[test]
+fn programs_that_were_accepted_are_counted() {
+    let program =
+        |name: &str, verified_instructions| Accepted { name: name.to_owned(), verified_instructions };
+    let tried = |counts: [Option<u32>; 2]| {
+        let programs = vec![program("free", counts[0]), program("malloc", counts[1])];
+        let capabilities = Capabilities::of(good()).with_programs(Ok(programs));
+        let mut json = Vec::new();
+        capabilities.write_json(&mut json).unwrap();
+        let check = capabilities.checks().iter().find(|check| check.name == "BPF programs").unwrap().clone();
+        (check.detail, serde_json::from_slice::<serde_json::Value>(&json).unwrap()["programs"].clone())
+    };
+    let (text, json) = tried([Some(30), Some(12)]);
+    assert_eq!(text, "2 accepted, 42 instructions verified");
+    assert_eq!(json, serde_json::json!({"free": 30, "malloc": 12}));
+    assert_eq!(tried([None, None]).0, "2 accepted");
 }
 
 #[test]

@@ -58,10 +58,10 @@ fn help_and_version_end_well() {
 }
 
 #[test]
-fn run_defaults() {
+fn run_defaults_are_those_of_the_contract() {
     let config = run(&["--pid", "4711"]);
     assert_eq!(config.interval, Duration::from_secs(10));
-    assert_eq!(config.min_age, Duration::ZERO, "what a short program leaks is young");
+    assert_eq!(config.min_age, Duration::ZERO, "a report that leaves something out is asked for");
     assert_eq!(config.top, None);
     assert_eq!(config.duration, None);
     assert!(config.kinds.iter().eq(&[Kind::Heap, Kind::Mmap]));

@@ -41,7 +41,7 @@ fn snapshot() -> MetricsSnapshot {
         events: 99,
         kernel: std::array::from_fn(|slot| 100 + slot as u64),
         undecodable: 15,
-        late_probes: 98,
+        late_probes: 7,
         probes_attached: 16,
         probe_attach_errors: 17,
         tracked_blocks: 18,

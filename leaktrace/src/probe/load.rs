@@ -46,7 +46,7 @@ pub enum LoadError {
     )]
     Object(#[from] aya::EbpfError),
     /// A program was refused.
-    #[error("the kernel refuses the program `{program}`: {source}")]
+    #[error("the kernel refuses the program `{program}`: {source}. leaktrace needs Linux 6.1 or newer")]
     Program {
         /// Its name.
         program: String,
@@ -77,6 +77,22 @@ pub struct LoadOptions {
 /// The loaded kernel side. Dropping it detaches all of it.
 pub struct KernelSide {
     ebpf: Ebpf,
+}
+
+/// A program that the kernel has accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its name.
+    pub name: String,
+    /// Instructions that the verifier went through, loops turn by turn; `None` before kernel 5.16.
+    pub verified_instructions: Option<u32>,
+}
+
+/// Loads the kernel side and takes it out again: what the kernel says to it.
+pub fn trial() -> Result<Vec<Accepted>, LoadError> {
+    let smallest = rustix::param::page_size() as u32;
+    let options = LoadOptions { ring_bytes: smallest, comm_patterns: Vec::new(), log_level: 0 };
+    Ok(KernelSide::load(&options)?.accepted())
 }
 
 impl KernelSide {
@@ -133,6 +149,17 @@ impl KernelSide {
             Program::UProbe(program) => program.fd().ok().map(|fd| fd.as_fd()),
             _ => None,
         }
+    }
+
+    /// All that the kernel has accepted, by name.
+    fn accepted(&self) -> Vec<Accepted> {
+        let accepted = self.ebpf.programs().filter_map(|(name, program)| {
+            let verified_instructions = program.info().ok()?.verified_instruction_count();
+            Some(Accepted { name: name.to_owned(), verified_instructions })
+        });
+        let mut accepted: Vec<_> = accepted.collect();
+        accepted.sort_by(|a, b| a.name.cmp(&b.name));
+        accepted
     }
 
     /// Takes the event ring.

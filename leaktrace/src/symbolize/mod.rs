@@ -10,6 +10,7 @@
 //! functions of a unit that no earlier one was in; a repeated one is a table look-up.
 
 mod debug_file;
+mod demangle;
 mod object_symbols;
 mod perf_map;
 #[cfg(test)]

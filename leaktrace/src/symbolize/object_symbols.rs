@@ -14,6 +14,7 @@ use blazesym::symbolize::{CodeInfo, Input, Sym, Symbolized, Symbolizer};
 use rustc_hash::FxHashSet;
 
 use super::debug_file::{DebugFiles, Sections};
+use super::demangle::demangle;
 use crate::target::{ModuleFile, descriptor_path};
 
 /// How far a symbol without a size reaches. An assembler function is short; beyond it lies code whose symbols
@@ -73,6 +74,7 @@ impl ObjectSymbols {
         }
         let symbolizer = Symbolizer::builder()
             .enable_auto_reload(false)
+            .enable_demangling(false)
             .set_debug_dirs(Some(debug_files.directories))
             .build();
         Self { symbolizer, sources, _open: open, names: Names::default() }
@@ -133,7 +135,7 @@ impl Names {
 
     fn function(&mut self, name: &str, code: Option<&CodeInfo<'_>>, inlined: bool) -> Symbol {
         Symbol {
-            function: (!name.is_empty()).then(|| self.once(name)),
+            function: (!name.is_empty()).then(|| self.once(&demangle(name))),
             file: code.map(|code| self.once(&code.to_path().to_string_lossy())),
             line: code.and_then(|code| code.line),
             inlined,

@@ -10,6 +10,7 @@ mod maps;
 mod modules;
 mod process;
 mod root;
+mod shadow_stack;
 
 pub use elf::{Elf, ElfType};
 pub(crate) use files::descriptor_path;

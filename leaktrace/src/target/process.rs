@@ -17,6 +17,7 @@ use procfs::process::{Process as Directory, Stat};
 use rustix::fs::OFlags;
 
 use super::root::{HOLD, READ, Root};
+use super::shadow_stack::forbids_return_probes;
 use crate::event::{Comm, Pid, ProcessKey, Tid};
 
 /// Task flag of a kernel thread (`PF_KTHREAD` in the kernel's `sched.h`).
@@ -38,6 +39,12 @@ pub enum ProcessError {
     /// Its pointers and registers are not those that the probes read.
     #[error("process {pid} runs a 32-bit program, {exe}; only 64-bit ones can be traced: use a 64-bit build")]
     ThirtyTwoBit { pid: Pid, exe: String },
+    /// A return probe would end it.
+    #[error(
+        "process {pid} guards its return addresses with a shadow stack, which this kernel's return probes would \
+         upset; use Linux 6.11 or newer, or start the process without GLIBC_TUNABLES' x86_shstk"
+    )]
+    ShadowStack { pid: Pid },
     /// Another user's process.
     #[error(
         "may not read /proc/{pid}/{what}; run leaktrace as root or give it CAP_SYS_PTRACE \
@@ -140,6 +147,11 @@ impl Process {
         if identification == *b"\x7fELF\x01" {
             let exe = self.exe()?.path.display().to_string();
             return Err(ProcessError::ThirtyTwoBit { pid: self.key.pid, exe });
+        }
+        let status = String::from_utf8_lossy(&self.read(self.living(), "status")?).into_owned();
+        let release = rustix::system::uname();
+        if forbids_return_probes(&status, &release.release().to_string_lossy()) {
+            return Err(ProcessError::ShadowStack { pid: self.key.pid });
         }
         Ok(())
     }

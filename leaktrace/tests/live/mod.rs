@@ -107,10 +107,10 @@ fn snapshot(groups: &mut GroupTotals, tick: u64) -> MetricsSnapshot {
     MetricsSnapshot {
         taken: std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64(),
         totals: groups.totals(),
-        events: tick * 1000,
         kernel: std::array::from_fn(|slot| tick * (slot as u64 + 1)),
         undecodable: 0,
-        late_probes: 0,
+        late_probes: 1,
+        events: 5_000,
         probes_attached: 12,
         probe_attach_errors: 0,
         tracked_blocks: 1000 + tick,

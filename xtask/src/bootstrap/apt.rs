@@ -47,6 +47,32 @@ pub fn unpack(package: &str, program: &str) -> Result<()> {
     Ok(())
 }
 
+/// Unpacks a package and all that it depends on, but for what is `left_out`, without installing anything.
+pub fn unpack_whole(package: &str, left_out: &[&str], to: &Path) -> Result<()> {
+    know(&[package])?;
+    let directory = tempfile::tempdir()?;
+    std::fs::create_dir_all(directory.path().join("partial"))?;
+    // As if nothing were installed: what is there already comes too, and nothing is in its way.
+    let status = directory.path().join("status");
+    std::fs::write(&status, "")?;
+    let mut download = apt_get("install");
+    download.args(["--download-only", "--yes", "--no-install-recommends", "-o", "APT::Sandbox::User=root"]);
+    download.arg("-o").arg(format!("Dir::State::status={}", status.display()));
+    download.arg("-o").arg(format!("Dir::Cache::archives={}", directory.path().display()));
+    command::run(download.args(["-o", "Debug::NoLocking=1", package]))?;
+    for archive in std::fs::read_dir(&directory)? {
+        let archive = archive?.path();
+        let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let wanted =
+            name.ends_with(".deb") && !left_out.iter().any(|out| name.starts_with(&format!("{out}_")));
+        if wanted {
+            std::fs::create_dir_all(to)?;
+            command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(to))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes sure that apt knows the packages.
 fn know(packages: &[&str]) -> Result<()> {
     if command::output(Command::new("apt-get").arg("--version")).is_err() {

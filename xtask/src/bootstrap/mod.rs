@@ -14,7 +14,7 @@ use crate::command::step;
 /// Options of `cargo xtask bootstrap`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Also what the tests, the demo and the benchmarks need.
+    /// Also what the tests (in virtual machines too), the demo and the benchmarks need.
     #[arg(long)]
     all: bool,
 }
@@ -22,7 +22,7 @@ pub struct Options {
 impl Options {
     /// What the options ask for.
     pub fn scope(&self) -> Scope {
-        if self.all { Scope::Test } else { Scope::Build }
+        if self.all { Scope::Vm } else { Scope::Build }
     }
 }
 
@@ -35,6 +35,8 @@ pub enum Scope {
     Demo,
     /// To run every test and the lint.
     Test,
+    /// To run the suite in virtual machines as well.
+    Vm,
 }
 
 /// A thing that is needed.
@@ -134,9 +136,10 @@ mod tests {
     #[test]
     fn a_wider_scope_needs_all_that_a_narrower_one_does() {
         let names = |scope| needs::of(scope).iter().map(|need| need.what).collect::<Vec<_>>();
-        let (build, demo, test) = (names(Scope::Build), names(Scope::Demo), names(Scope::Test));
-        assert!(build.len() < demo.len() && demo.len() < test.len());
-        assert!(demo.starts_with(&build) && test.starts_with(&demo));
+        let scopes = [Scope::Build, Scope::Demo, Scope::Test, Scope::Vm].map(names);
+        for pair in scopes.windows(2) {
+            assert!(pair[0].len() < pair[1].len() && pair[1].starts_with(&pair[0]), "{pair:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Comes in: a scope. Goes out: needs, in the order in which they have to be met. Never: installs.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,11 +14,14 @@ use crate::{command, workspace};
 /// Everything that `scope` needs; checks assume that earlier needs are met.
 pub fn of(scope: Scope) -> Vec<Need> {
     let mut needs = build();
-    if matches!(scope, Scope::Demo | Scope::Test) {
+    if matches!(scope, Scope::Demo | Scope::Test | Scope::Vm) {
         needs.extend(demo());
     }
-    if scope == Scope::Test {
+    if matches!(scope, Scope::Test | Scope::Vm) {
         needs.extend(test());
+    }
+    if scope == Scope::Vm {
+        needs.extend(vm());
     }
     needs
 }
@@ -76,6 +80,42 @@ fn test() -> Vec<Need> {
             remedy: Remedy::Unpacked { package: "prometheus", program: "usr/bin/promtool" },
         },
     ]
+}
+
+fn vm() -> Vec<Need> {
+    vec![
+        Need {
+            what: "busybox, a guest's first program",
+            check: Box::new(|| find("busybox")),
+            remedy: Remedy::Unpacked { package: "busybox-static", program: "bin/busybox" },
+        },
+        Need {
+            what: "QEMU",
+            check: Box::new(|| command::output(Command::new(find(QEMU)?).arg("--version"))),
+            remedy: Remedy::Own { install: unpack_qemu, by_hand: "`qemu-system-x86_64` on PATH" },
+        },
+    ]
+}
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// Unpacks QEMU with the libraries that it needs into the cache, with a script that starts it. Installing it would
+/// replace the QEMU tools that a machine has from elsewhere.
+fn unpack_qemu() -> Result<()> {
+    let root = workspace::cache().join("qemu");
+    // libc is the machine's, with the loader that fits it.
+    apt::unpack_whole("qemu-system-x86", &["libc6", "libc-bin"], &root)?;
+    let script = format!(
+        "#!/bin/sh\n# Starts the QEMU that `cargo xtask bootstrap --all` unpacked.\nroot={root}\n\
+         export LD_LIBRARY_PATH=\"$root/usr/lib/x86_64-linux-gnu:$root/lib/x86_64-linux-gnu\"\n\
+         exec \"$root/usr/bin/{QEMU}\" -L \"$root/usr/share/seabios\" -L \"$root/usr/share/qemu\" \"$@\"\n",
+        root = root.display(),
+    );
+    let program = workspace::cached_programs().join(QEMU);
+    std::fs::create_dir_all(workspace::cached_programs())?;
+    std::fs::write(&program, script)?;
+    std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
 }
 
 fn program(what: &'static str, name: &'static str, packages: &'static [&'static str]) -> Need {
