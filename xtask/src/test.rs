@@ -21,8 +21,9 @@ pub struct Options {
     /// Leave out the suite that traces programs for real, and what only it needs.
     #[arg(long)]
     no_root: bool,
-    /// Tests of the suite that run at once; each runs a traced program and an agent.
-    #[arg(long, default_value_t = 2)]
+    /// Tests of the suite that run at once; each runs a traced program and an agent. With more than one, new processes
+    /// of one may find all CPUs busy answering for the other, and be late.
+    #[arg(long, default_value_t = 1)]
     threads: usize,
 }
 
