@@ -63,9 +63,8 @@ pub fn unpack_whole(package: &str, left_out: &[&str], to: &Path) -> Result<()> {
     for archive in std::fs::read_dir(&directory)? {
         let archive = archive?.path();
         let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let wanted =
-            name.ends_with(".deb") && !left_out.iter().any(|out| name.starts_with(&format!("{out}_")));
-        if wanted {
+        let is_package = archive.extension().is_some_and(|extension| extension == "deb");
+        if is_package && !left_out.iter().any(|out| name.starts_with(&format!("{out}_"))) {
             std::fs::create_dir_all(to)?;
             command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(to))?;
         }
