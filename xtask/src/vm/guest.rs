@@ -128,7 +128,9 @@ fn base() -> Result<Contents> {
 }
 
 fn text_of(settings: &[(&str, String)]) -> String {
-    settings.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect()
+    let lines: Vec<_> =
+        settings.iter().map(|(name, value)| format!("export {name}={}\n", quoted(value))).collect();
+    lines.concat()
 }
 
 /// For a shell.
