@@ -33,9 +33,17 @@ pub fn note_built(program: &Path) {
 
 /// How long to wait here for what takes so long on a fast machine.
 pub fn patience(usual: Duration) -> Duration {
-    let factor = std::env::var("LEAKTRACE_TIMEOUT_FACTOR")
-        .map_or(1, |factor| factor.parse().expect("LEAKTRACE_TIMEOUT_FACTOR is a whole number"));
-    usual * factor
+    usual * slowness()
+}
+
+/// Whether this machine can't keep to times.
+pub fn is_slow() -> bool {
+    slowness() > 1
+}
+
+fn slowness() -> u32 {
+    let factor = std::env::var("LEAKTRACE_TIMEOUT_FACTOR");
+    factor.map_or(1, |factor| factor.parse().expect("LEAKTRACE_TIMEOUT_FACTOR is a whole number"))
 }
 
 /// The path of a program that a test uses, if it is installed.

@@ -4,48 +4,9 @@
 //! facts always give the same checks.
 
 use rustix::io::Errno;
-use serde::Serialize;
 
+use super::check::{Check, State};
 use super::facts::{Attempt, Capability, Facts, Lockdown, Tracefs, Version};
-
-/// One thing that tracing needs, or is better with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What.
-    pub name: &'static str,
-    /// Whether it is there.
-    pub state: State,
-    /// What was found.
-    pub detail: String,
-    /// What to do, unless all is well.
-    pub remedy: Option<String>,
-}
-
-/// Whether what tracing needs is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It is.
-    Ok,
-    /// Tracing works, but does less.
-    Degraded,
-    /// Can't be told before something else that is missing is there.
-    Unknown,
-    /// Tracing can't work without it.
-    Missing,
-}
-
-impl State {
-    /// Word for it, as in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded",
-            Self::Unknown => "unknown",
-            Self::Missing => "missing",
-        }
-    }
-}
 
 /// What attaching takes, and why.
 const REQUIRED: [(Capability, &str); 4] = [

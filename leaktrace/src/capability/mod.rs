@@ -4,6 +4,7 @@
 //! table, as JSON, or as the error that `run` ends with. Never: changes the machine, or attaches a probe.
 
 mod bpf;
+mod check;
 pub mod facts;
 mod judge;
 mod probe;
@@ -18,8 +19,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+pub use check::{Check, State};
 pub use facts::Facts;
-pub use judge::{Check, State};
 
 use crate::probe::load::Accepted;
 use crate::report::model::SCHEMA;

@@ -63,8 +63,9 @@ pub fn unpack_whole(package: &str, left_out: &[&str], to: &Path) -> Result<()> {
     for archive in std::fs::read_dir(&directory)? {
         let archive = archive?.path();
         let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_package = archive.extension().is_some_and(|extension| extension == "deb");
-        if is_package && !left_out.iter().any(|out| name.starts_with(&format!("{out}_"))) {
+        // Beside the archives are apt's `lock` and `partial`, which have no version in their names.
+        let package = name.split_once('_').map(|(package, _)| package);
+        if package.is_some_and(|package| !left_out.contains(&package)) {
             std::fs::create_dir_all(to)?;
             command::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(to))?;
         }
