@@ -75,7 +75,7 @@ impl Agent {
 
     /// Ends it; its last report.
     pub fn finish(mut self) -> Result<Report> {
-        if !self.running.end(Signal::INT, PATIENCE)? {
+        if !self.running.end(Signal::TERM, PATIENCE)? {
             let said: Vec<_> = self.messages.iter().collect();
             bail!("leaktrace failed; it said:\n{}", said.join("\n"));
         }
@@ -175,7 +175,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let script = r#"
             report() { echo '{"completeness": {"events": 7, "lost": 0}, "processes": []}' > "$report"; exit 0; }
-            trap report INT
+            trap report TERM
             echo attaching >&2; echo ready: 1 process >&2
             while :; do sleep 0.05; done"#;
         let program = stand_in(directory.path(), script);
